@@ -1,0 +1,50 @@
+"""Write fused attention out as matrix products and a softmax, so that each product can be planned on its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import fx
+
+_aten = torch.ops.aten
+_SDPA = _aten.scaled_dot_product_attention.default
+
+
+def write_out_attention(graph_module: fx.GraphModule) -> None:
+    """Replace ``scaled_dot_product_attention`` by ``softmax(q k^T / sqrt(d) + mask) v``; causal masks stay fused."""
+    graph = graph_module.graph
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target is _SDPA:
+            _write_out(graph, node)
+    graph.eliminate_dead_code()
+
+
+def _write_out(graph: fx.Graph, node: fx.Node) -> None:
+    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    query, key, value = given["query"], given["key"], given["value"]
+    mask = given.get("attn_mask")
+    mask_value = mask.meta.get("val") if isinstance(mask, fx.Node) else None
+    if given.get("is_causal") or given.get("enable_gqa") or (mask_value is not None and mask_value.dtype == torch.bool):
+        return
+    assert isinstance(query, fx.Node) and isinstance(key, fx.Node) and isinstance(value, fx.Node)
+    scale = given.get("scale") or 1 / math.sqrt(query.meta["val"].shape[-1])
+
+    def call(target: Callable[..., torch.Tensor], *args: object) -> fx.Node:
+        new = graph.call_function(target, args)  # type: ignore[arg-type]
+        new.meta.update({k: v for k, v in node.meta.items() if k != "val"})
+        with node.meta["val"].fake_mode if hasattr(node.meta["val"], "fake_mode") else torch.no_grad():
+            values = fx.map_arg(args, lambda n: n.meta["val"])
+            new.meta["val"] = target(*values)
+        return new
+
+    with graph.inserting_before(node):
+        scaled = call(_aten.mul.Tensor, query, scale)
+        scores = call(_aten.matmul.default, scaled, call(_aten.transpose.int, key, -2, -1))
+        if mask is not None:
+            scores = call(_aten.add.Tensor, scores, mask)
+        result = call(_aten.matmul.default, call(_aten.softmax.int, scores, -1), value)
+    node.replace_all_uses_with(result)
+    graph.erase_node(node)

@@ -1,0 +1,141 @@
+"""Fold batch norms of a frozen graph into the convolution or linear layer before them."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from razordeploy.capture.graph import attribute
+
+_aten = torch.ops.aten
+
+_WEIGHT_AXIS = {
+    _aten.conv1d.default: 0,
+    _aten.conv2d.default: 0,
+    _aten.conv3d.default: 0,
+    _aten.linear.default: 0,
+    _aten.conv_transpose1d.default: 1,
+    _aten.conv_transpose2d.input: 1,
+    _aten.conv_transpose3d.input: 1,
+}
+_BATCH_NORMS = {_aten.batch_norm.default, _aten._native_batch_norm_legit_no_training.default}
+_GROUPS_ARGUMENT = {1: 6}
+"""Position of ``groups`` among a transposed convolution's arguments, by its weight axis."""
+
+
+def fold_batchnorm(graph_module: fx.GraphModule) -> None:
+    """Fold ``y = (conv(x) - mean) / sqrt(var + eps) * gamma + beta`` into the weight and bias, in float64.
+
+    A batch norm that follows something else becomes a multiplication and an addition per channel.
+    """
+    graph = graph_module.graph
+    for node in list(graph.nodes):
+        if node.op != "call_function" or node.target not in _BATCH_NORMS:
+            continue
+        affine = _affine(graph_module, node)
+        if affine is None:
+            continue
+        producer = node.args[0]
+        if not (isinstance(producer, fx.Node) and _fold_into(graph_module, producer, node, *affine)):
+            _as_multiply_add(graph_module, node, *affine)
+    graph.eliminate_dead_code()
+
+
+def _constant(graph_module: fx.GraphModule, node: object) -> torch.Tensor | None:
+    if isinstance(node, fx.Node) and node.op == "get_attr":
+        return attribute(graph_module, str(node.target)).detach()
+    return None
+
+
+def _affine(graph_module: fx.GraphModule, node: fx.Node) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Per-channel ``(scale, shift)`` in float64; None when the statistics come from the batch itself."""
+    if node.target is _aten.batch_norm.default:
+        _, weight, bias, mean, var, training, _, eps = node.args[:8]
+        if training:
+            return None
+    else:
+        _, weight, bias, mean, var, _, eps = node.args[:7]
+    mean_value, var_value = _constant(graph_module, mean), _constant(graph_module, var)
+    if mean_value is None or var_value is None:
+        return None
+    gamma = _constant(graph_module, weight)
+    beta = _constant(graph_module, bias)
+    scale = (var_value.double() + float(eps)).rsqrt()  # type: ignore[arg-type]
+    if gamma is not None:
+        scale = scale * gamma.double()
+    shift = -mean_value.double() * scale
+    if beta is not None:
+        shift = shift + beta.double()
+    return scale, shift
+
+
+def _fold_into(
+    graph_module: fx.GraphModule, conv: fx.Node, bn: fx.Node, scale: torch.Tensor, shift: torch.Tensor
+) -> bool:
+    axis = _WEIGHT_AXIS.get(conv.target)  # type: ignore[arg-type]
+    if axis is None or len(conv.users) != 1:
+        return False
+    if conv.target is _aten.linear.default and len(bn.meta["val"].shape) != 2:
+        return False  # the batch norm's channel axis is not the linear layer's
+    weight = _constant(graph_module, conv.args[1])
+    bias_node = conv.args[2] if len(conv.args) > 2 else None
+    bias = _constant(graph_module, bias_node)
+    if weight is None or (bias_node is not None and bias is None):
+        return False
+    groups = 1
+    if axis == 1:
+        position = _GROUPS_ARGUMENT[axis]
+        groups = int(conv.args[position]) if len(conv.args) > position else 1  # type: ignore[arg-type]
+    new_weight = _scale_weight(weight.double(), scale, axis, groups).to(weight.dtype)
+    new_bias = (shift if bias is None else bias.double() * scale + shift).to(weight.dtype)
+    graph = graph_module.graph
+    path = str(conv.args[1].target)  # type: ignore[union-attr]
+    with graph.inserting_before(conv):
+        weight_node = _new_buffer(graph_module, f"_folded_{conv.name}_weight", new_weight, path)
+        bias_arg = _new_buffer(graph_module, f"_folded_{conv.name}_bias", new_bias, path)
+    conv.args = (conv.args[0], weight_node, bias_arg, *conv.args[3:])
+    bn.replace_all_uses_with(conv)
+    graph.erase_node(bn)
+    return True
+
+
+def _scale_weight(weight: torch.Tensor, scale: torch.Tensor, axis: int, groups: int) -> torch.Tensor:
+    if axis == 0:
+        return weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
+    # A transposed convolution's weight is (in, out / groups, ...): the input channels of group g use its own scales.
+    per_group = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
+    factors = scale.reshape(groups, 1, weight.shape[1], *[1] * (weight.dim() - 2))
+    return (per_group * factors).reshape(weight.shape)
+
+
+def _new_buffer(graph_module: fx.GraphModule, name: str, value: torch.Tensor, origin: str) -> fx.Node:
+    graph_module.register_buffer(name, value.contiguous())
+    node = graph_module.graph.get_attr(name)
+    node.meta["val"] = value
+    node.meta["origin"] = origin
+    return node
+
+
+def _as_multiply_add(graph_module: fx.GraphModule, bn: fx.Node, scale: torch.Tensor, shift: torch.Tensor) -> None:
+    value = bn.meta["val"]
+    value = value[0] if isinstance(value, (tuple, list)) else value
+    shape = (-1, *[1] * (len(value.shape) - 2))
+    graph = graph_module.graph
+    with graph.inserting_before(bn):
+        gain = _new_buffer(graph_module, f"_{bn.name}_scale", scale.reshape(shape).to(value.dtype), bn.name)
+        offset = _new_buffer(graph_module, f"_{bn.name}_shift", shift.reshape(shape).to(value.dtype), bn.name)
+        product = graph.call_function(_aten.mul.Tensor, (bn.args[0], gain))
+        result = graph.call_function(_aten.add.Tensor, (product, offset))
+    for new in (product, result):
+        new.meta.update(bn.meta)
+        new.meta["val"] = value
+    if bn.target is _aten.batch_norm.default:
+        bn.replace_all_uses_with(result)
+    else:
+        for user in list(bn.users):  # getitem 0 is the output; the rest are saved statistics nobody reads in eval
+            if user.args[1] == 0:
+                user.replace_all_uses_with(result)
+            if not user.users:
+                graph.erase_node(user)
+    if not bn.users:
+        graph.erase_node(bn)

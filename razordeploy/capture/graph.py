@@ -1,0 +1,99 @@
+"""The captured model: one ATen graph that pruning, quantization and export all work on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+_WRAPPER = re.compile(r"L\['self'\]\.?|L__self__\.?|_export_root\.?")
+
+
+@dataclass(kw_only=True)
+class CapturedModel:
+    """A float model as a normalised ATen graph, in eval mode, batch norms folded."""
+
+    graph_module: fx.GraphModule
+    """Takes what the model took and returns what it returned."""
+    example_inputs: tuple[Any, ...]
+    """Positional inputs that the capture ran with; batch of at least two where it is dynamic."""
+    example_kwargs: dict[str, Any] = field(default_factory=dict)
+    input_names: tuple[str, ...] = ()
+    """One name for every tensor input, in the order of the flattened inputs."""
+    dynamic_batch: bool = True
+    """False where the capture baked the batch size in."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def graph(self) -> fx.Graph:
+        """The ATen graph."""
+        return self.graph_module.graph
+
+    def flat_inputs(self, args: Iterable[Any], kwargs: dict[str, Any] | None = None) -> list[torch.Tensor]:
+        """Tensors of one call, in graph order."""
+        leaves = torch.utils._pytree.tree_leaves((tuple(args), kwargs or {}))
+        return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+    def placeholders(self) -> list[fx.Node]:
+        """Input nodes that carry tensors, in graph order."""
+        return [n for n in self.graph.nodes if n.op == "placeholder" and isinstance(value_of(n), torch.Tensor)]
+
+    def output_nodes(self) -> list[fx.Node]:
+        """Nodes whose values the model returns, flattened, repeats kept."""
+        return [n for n in flat_nodes(output_node(self.graph).args[0])]
+
+
+def output_node(graph: fx.Graph) -> fx.Node:
+    """Return the one output node of ``graph``."""
+    return next(n for n in reversed(graph.nodes) if n.op == "output")
+
+
+def flat_nodes(args: Any) -> Iterator[fx.Node]:
+    """Yield every node in a nest of tuples, lists and dicts, in order, repeats kept."""
+    for leaf in torch.utils._pytree.tree_leaves(args, is_leaf=lambda a: isinstance(a, fx.Node)):
+        if isinstance(leaf, fx.Node):
+            yield leaf
+
+
+def value_of(node: fx.Node) -> Any:
+    """Fake value that the capture recorded for ``node``; None when it recorded none."""
+    return node.meta.get("val")
+
+
+def shape_of(node: fx.Node) -> tuple[Any, ...] | None:
+    """Shape of a tensor node, symbolic sizes included; None for anything else."""
+    value = value_of(node)
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
+
+
+def is_float(node: fx.Node) -> bool:
+    """Tell whether ``node`` carries one floating-point tensor."""
+    value = value_of(node)
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def attribute(module: torch.nn.Module, target: str) -> Any:
+    """Return the parameter or buffer that a ``get_attr`` target names."""
+    for part in target.split("."):
+        module = getattr(module, part)
+    return module
+
+
+def module_path(node: fx.Node) -> str:
+    """Dotted path of the module that ``node`` was traced from; empty at the root."""
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return ""
+    path, _ = next(reversed(stack.values()))
+    return _WRAPPER.sub("", str(path)).strip(".")
+
+
+def source_line(node: fx.Node) -> str:
+    """``file:line`` of the user's code that made ``node``; empty when unknown."""
+    frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+    ours = [f for f in frames if "/torch/" not in f[0]]
+    return ":".join((ours or frames)[-1]) if frames else ""

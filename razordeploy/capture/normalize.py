@@ -1,0 +1,158 @@
+"""Bring an exported graph into the one form that every later stage reads.
+
+In place becomes functional, no-ops go, constants are computed, attention is written out, batch norms are folded.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+
+import torch
+from torch import fx
+
+from razordeploy.capture.attention import write_out_attention
+from razordeploy.capture.batchnorm import fold_batchnorm
+from razordeploy.capture.constants import fold_constants
+
+_aten = torch.ops.aten
+
+_NO_OPS = {
+    _aten.dropout.default,
+    _aten.feature_dropout.default,
+    _aten.alpha_dropout.default,
+    _aten.detach.default,
+    _aten.alias.default,
+    _aten.contiguous.default,
+    _aten.clone.default,
+    _aten.lift_fresh_copy.default,
+    _aten.lift_fresh.default,
+    _aten.detach_.default,
+    _aten.dropout_.default,
+}
+_CHECKS = {
+    _aten._assert_async.msg,
+    _aten._assert_tensor_metadata.default,
+    _aten.sym_constrain_range.default,
+    _aten.sym_constrain_range_for_size.default,
+    torch.ops.aten._assert_scalar.default,
+}
+_RESHAPES = {_aten.view.default: _aten.reshape.default, _aten._unsafe_view.default: _aten.reshape.default}
+_VIEWS = (
+    "view", "reshape", "slice", "select", "transpose", "permute", "expand", "squeeze", "unsqueeze", "split", "chunk",
+    "narrow", "unbind", "flatten", "diagonal", "as_strided", "view_as", "t", "unflatten", "movedim", "swapaxes",
+)  # fmt: skip
+
+
+def normalize(program: torch.export.ExportedProgram) -> fx.GraphModule:
+    """Return the normalised graph of ``program`` with its parameters and buffers attached."""
+    graph_module = program.module()
+    assert isinstance(graph_module, fx.GraphModule)
+    if not _functionalize(graph_module):
+        # A write through a view: only torch's own functionalization follows aliases.
+        graph_module = program.run_decompositions({}).module()
+        assert isinstance(graph_module, fx.GraphModule)
+    for step in _PASSES:
+        step(graph_module)
+    graph_module.graph.eliminate_dead_code()
+    graph_module.graph.lint()
+    graph_module.recompile()
+    return graph_module
+
+
+def _functional_form(target: object) -> torch._ops.OpOverload | None:
+    """The out-of-place overload of an in-place ATen operator; None when it is not in place."""
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+        return None
+    name = target._schema.name.partition("::")[2]
+    if not name.endswith("_") or name.endswith("__"):
+        return None
+    packet = getattr(_aten, name[:-1], None)
+    overload = target._overloadname or "default"
+    return getattr(packet, overload, None) if packet is not None else None
+
+
+def _functionalize(graph_module: fx.GraphModule) -> bool:
+    """Replace in-place operators; False, with nothing changed, when one of them writes through an alias."""
+    nodes = list(graph_module.graph.nodes)
+    order = {node: i for i, node in enumerate(nodes)}
+    found = [(n, _functional_form(n.target)) for n in nodes if n.op == "call_function"]
+    in_place = [(n, form) for n, form in found if form is not None]
+    for node, _ in in_place:
+        written = node.args[0]
+        if not isinstance(written, fx.Node) or written.op in {"placeholder", "get_attr"} or _is_view(written):
+            return False
+        if any(_is_view(user) and any(order[u] > order[node] for u in user.users) for user in written.users):
+            return False
+    for node, form in in_place:
+        written = node.args[0]
+        assert isinstance(written, fx.Node)
+        node.target = form  # type: ignore[assignment]
+        written.replace_all_uses_with(node, delete_user_cb=lambda user, node=node: order[user] > order[node])
+    return True
+
+
+def _is_view(node: fx.Node) -> bool:
+    if node.target is operator.getitem:
+        return True
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    return node.target._schema.name.partition("::")[2].rstrip("_") in _VIEWS
+
+
+def _drop_no_ops(graph_module: fx.GraphModule) -> None:
+    graph = graph_module.graph
+    for node in list(graph.nodes):
+        if node.op == "call_module" and str(node.target).startswith("_guards"):
+            graph.erase_node(node)
+        elif node.op == "call_function" and node.target in _CHECKS and not node.users:
+            graph.erase_node(node)
+        elif node.op == "call_function" and node.target in _NO_OPS and isinstance(node.args[0], fx.Node):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+    for name, _ in list(graph_module.named_children()):
+        if name.startswith("_guards"):
+            delattr(graph_module, name)
+
+
+def _views_to_reshapes(graph_module: fx.GraphModule) -> None:
+    """A view asks for one memory layout; a reshape works on channels-last tensors too."""
+    for node in graph_module.graph.nodes:
+        if node.target in _RESHAPES:
+            node.target = _RESHAPES[node.target]
+
+
+def _one_node_per_attribute(graph_module: fx.GraphModule) -> None:
+    """Read every parameter through one node placed first, so that a shared weight is seen as shared."""
+    graph = graph_module.graph
+    first: dict[int, fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.op != "get_attr":
+            continue
+        tensor = _resolve(graph_module, str(node.target))
+        kept = first.setdefault(id(tensor), node)
+        if kept is not node:
+            node.replace_all_uses_with(kept)
+            graph.erase_node(node)
+
+
+def _resolve(graph_module: fx.GraphModule, target: str) -> object:
+    value: object = graph_module
+    for part in target.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _dead_code(graph_module: fx.GraphModule) -> None:
+    graph_module.graph.eliminate_dead_code()
+
+
+_PASSES: list[Callable[[fx.GraphModule], None]] = [
+    _drop_no_ops,
+    _views_to_reshapes,
+    _one_node_per_attribute,
+    fold_constants,
+    write_out_attention,
+    fold_batchnorm,
+    _dead_code,
+]
