@@ -14,6 +14,7 @@ from torch import fx
 from razordeploy.capture.attention import write_out_attention
 from razordeploy.capture.batchnorm import fold_batchnorm
 from razordeploy.capture.constants import fold_constants
+from razordeploy.capture.pooling import plain_pooling
 
 _aten = torch.ops.aten
 
@@ -143,8 +144,14 @@ def _resolve(graph_module: fx.GraphModule, target: str) -> object:
     return value
 
 
-def _dead_code(graph_module: fx.GraphModule) -> None:
+def _drop_unused(graph_module: fx.GraphModule) -> None:
+    """Forget the parameters that folding replaced: they would double the memory of the model."""
     graph_module.graph.eliminate_dead_code()
+    used = {str(n.target) for n in graph_module.graph.nodes if n.op == "get_attr"}
+    for name, _ in [*graph_module.named_parameters(), *graph_module.named_buffers()]:
+        if name not in used:
+            owner, _, leaf = name.rpartition(".")
+            delattr(graph_module.get_submodule(owner), leaf)
 
 
 _PASSES: list[Callable[[fx.GraphModule], None]] = [
@@ -153,6 +160,7 @@ _PASSES: list[Callable[[fx.GraphModule], None]] = [
     _one_node_per_attribute,
     fold_constants,
     write_out_attention,
+    plain_pooling,
     fold_batchnorm,
-    _dead_code,
+    _drop_unused,
 ]

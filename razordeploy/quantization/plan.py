@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from razordeploy.config.scheme import QScheme
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObserverSpec:
+    """A range estimator by name, with its options."""
+
+    type: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The dict form that ``build_observer`` takes."""
+        return {"type": self.type, **dict(self.options)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +35,10 @@ class QuantPoint:
     scheme: QScheme
     group: str
     """Points with one group share one scale and zero point."""
-    observer: str
-    """Range estimator, by its name in the table of observers."""
+    observer: ObserverSpec
+    """Range estimator."""
+    observed: bool = True
+    """False: an operation that only passes a grid on; the range is that of the group's other points."""
 
 
 @dataclass(frozen=True, kw_only=True)

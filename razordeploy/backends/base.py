@@ -1,0 +1,108 @@
+"""What a backend is: a name, its YAML, and four functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from razordeploy.capture.graph import CapturedModel
+from razordeploy.config.backend_spec import BackendSpec
+from razordeploy.quantization.placement import Settings
+from razordeploy.quantization.plan import QParams, QuantPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeOp:
+    """One operation of the engine's own graph."""
+
+    name: str
+    type: str
+    precision: str
+    """Element type that the kernel computes in: u8, i8, f32, ..."""
+    origins: tuple[str, ...] = ()
+    """Names of the exported operations that were fused into it."""
+
+    @property
+    def int8(self) -> bool:
+        """True when the kernel computes in 8-bit integers."""
+        return self.precision in {"u8", "i8"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatOp:
+    """A planned operation that the engine did not run in int8, or one that was never planned."""
+
+    node: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """Planned against actual int8 operations."""
+
+    planned: int
+    int8: int
+    float_ops: tuple[FloatOp, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Latency of one engine, in milliseconds, and its throughput in samples per second."""
+
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    throughput: float
+    samples_ms: tuple[float, ...] = field(default=(), repr=False)
+
+
+class Runner(Protocol):
+    """A loaded model, float or int8, that takes and gives arrays."""
+
+    input_names: tuple[str, ...]
+
+    def __call__(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Run one batch: arrays ``(N, ...)`` in the model's input order."""
+
+    def runtime_ops(self) -> list[RuntimeOp]:
+        """Operations of the engine's own graph."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportJob:
+    """All that an exporter needs; ``marked`` is made once and shared by the backends that read ONNX."""
+
+    captured: CapturedModel
+    plan: QuantPlan
+    params: Mapping[str, QParams]
+    out_dir: Path
+    marked: Any = None
+    """``onnx_passes.export.MarkedModel``; None for backends that do not read ONNX."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """One backend folder."""
+
+    spec: BackendSpec
+    plan: Callable[[CapturedModel, Settings], QuantPlan]
+    export: Callable[[ExportJob], dict[str, str]]
+    """Writes the engine and its float twin into ``out_dir``; returns role -> file name (``engine``, ``float``, ...)."""
+    load: Callable[[Path, Mapping[str, str], str, int], Runner]
+    """``(folder, files, role, threads) -> runner`` for the role ``engine`` or ``float``."""
+    simulated_only: bool = False
+    """True: there is no engine; the simulation is the result."""
+    needs_onnx: bool = True
+    """True: exported from the shared ONNX model."""
+    required: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """Name on the command line and of the folder."""
+        return self.spec.name

@@ -1,0 +1,180 @@
+"""One ONNX export of the captured graph serves the float model and every backend's quantized one.
+
+Every edge that some plan quantizes carries a mark through ``torch.onnx.export``. A backend then turns the marks of its
+own plan into quantize-dequantize pairs and drops the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from razordeploy.backends.onnx_passes.simplify import MARK, simplify
+from razordeploy.capture.graph import CapturedModel, output_node
+from razordeploy.errors import ModelError
+from razordeploy.quantization.plan import QuantPlan
+
+_library = torch.library.Library("razordeploy", "DEF")
+_library.define("mark(Tensor x, str edge) -> Tensor")
+_library.impl("mark", lambda x, edge: x.clone(), "CompositeExplicitAutograd")
+_library.impl("mark", lambda x, edge: torch.empty_like(x), "Meta")
+_MARK_OP = torch.ops.razordeploy.mark.default
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarkedModel:
+    """A float ONNX model with a mark (an operator of our own domain) on every edge that may be quantized."""
+
+    model: ir.Model
+    marks: dict[str, tuple[str, str]]
+    """Output name of each mark -> (graph node, consumer)."""
+
+
+def export_marked(
+    captured: CapturedModel,
+    plans: Sequence[QuantPlan],
+    *,
+    opset: int,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+) -> MarkedModel:
+    """Export the captured graph with a mark on every edge that one of ``plans`` quantizes.
+
+    Raises:
+        ModelError: an operator has no ONNX form; says which one and where it came from.
+    """
+    marked, edges = _mark(captured, plans)
+    shapes = _dynamic_shapes(captured) if captured.dynamic_batch else None
+    program = _run(marked, captured, shapes, opset, input_names, output_names)
+    exported = program.exported_program
+    assert exported is not None
+    edges = {n.name: edges[str(n.args[1])] for n in exported.graph.nodes if n.target is _MARK_OP}
+    marks = {str(n.outputs[0].name): edges[str(n.outputs[0].name)] for n in program.model.graph
+             if n.op_type == "Identity" and n.outputs[0].name in edges}  # fmt: skip
+    missing = set(edges.values()) - set(marks.values())
+    if missing:
+        raise ModelError(f"the ONNX exporter lost {len(missing)} of {len(edges)} quantization points: {sorted(missing)[:3]}")
+    for node in program.model.graph:
+        if str(node.outputs[0].name) in marks:
+            node.domain, node.op_type = MARK
+    simplify(program.model)
+    return MarkedModel(model=program.model, marks=marks)
+
+
+def _mark(captured: CapturedModel, plans: Sequence[QuantPlan]) -> tuple[fx.GraphModule, dict[str, tuple[str, str]]]:
+    """The captured graph with marks, and each mark's text -> (node, consumer)."""
+    wanted = list(dict.fromkeys((p.node, user) for plan in plans for p in plan.points for user in p.users))
+    graph = fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
+    graph.output(graph.graph_copy(captured.graph, copied))
+    graph._codegen = captured.graph._codegen
+    module = fx.GraphModule(captured.graph_module, graph)
+    by_name = {node.name: copied[node] for node in captured.graph.nodes if node in copied}
+    by_name["output"] = output_node(graph)
+    edges = {}
+    for value, user in wanted:
+        with graph.inserting_before(by_name[user]):
+            mark = graph.call_function(_MARK_OP, (by_name[value], f"{value}|{user}"))
+        by_name[user].replace_input_with(by_name[value], mark)
+        edges[f"{value}|{user}"] = (value, user)
+    module.recompile()
+    return module, edges
+
+
+def _dynamic_shapes(captured: CapturedModel) -> Any:
+    batch = captured.flat_inputs(captured.example_inputs, captured.example_kwargs)[0].shape[0]
+    dim = torch.export.Dim("batch", min=1)
+
+    def spec(leaf: Any) -> Any:
+        dynamic = isinstance(leaf, torch.Tensor) and leaf.dim() and leaf.shape[0] == batch
+        return {0: dim} if dynamic else None
+
+    return pytree.tree_map(spec, (captured.example_inputs, captured.example_kwargs))
+
+
+def _run(
+    module: fx.GraphModule,
+    captured: CapturedModel,
+    shapes: Any,
+    opset: int,
+    input_names: Sequence[str] | None,
+    output_names: Sequence[str] | None,
+) -> torch.onnx.ONNXProgram:
+    arg_shapes, kwarg_shapes = shapes if shapes is not None else (None, None)
+    dynamic = arg_shapes if not kwarg_shapes else (*arg_shapes, *kwarg_shapes.values())
+    try:
+        with _quiet(), _keep_lowerable_ops(), torch.no_grad():
+            exported = torch.export.export(
+                module, captured.example_inputs, captured.example_kwargs, dynamic_shapes=dynamic, strict=False
+            )
+            program = torch.onnx.export(
+                exported,
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+                opset_version=opset,
+                input_names=input_names,
+                output_names=output_names,
+                custom_translation_table=_translations(),
+            )
+    except Exception as error:
+        line = next((text for text in reversed(str(error).splitlines()) if text.strip().startswith("<class")), "")
+        raise ModelError(
+            f"the graph has no ONNX form: {line or str(error).splitlines()[0]}",
+            hint="skip or rewrite that operation; --backend torch_native needs no ONNX",
+        ) from error
+    assert program is not None
+    return program
+
+
+def _translations() -> dict[Any, Any]:
+    from onnxscript import opset18 as op
+
+    def mark(x: Any, edge: str = "") -> Any:
+        return op.Identity(x)
+
+    return {_MARK_OP: mark}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _keep_lowerable_ops() -> Iterator[None]:
+    """Skip the exporter's decomposition pass, its slowest part, where every operator has an ONNX form already.
+
+    The captured graph is functional and at ATen level, so the pass would retrace it only to return it unchanged.
+    """
+    from torch.onnx._internal.exporter import _fx_passes
+
+    original = _fx_passes.decompose_with_registry
+
+    def decompose(program: Any, registry: Any) -> Any:
+        targets = {n.target for n in program.graph.nodes if n.op == "call_function"}
+        lowerable = all(not isinstance(t, torch._ops.OpOverload) or registry.is_registered(t) for t in targets)
+        return program if lowerable else original(program, registry)
+
+    _fx_passes.decompose_with_registry = decompose
+    try:
+        yield
+    finally:
+        _fx_passes.decompose_with_registry = original

@@ -1,0 +1,27 @@
+"""Write a quantized graph as OpenVINO IR."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from razordeploy.backends.base import ExportJob
+from razordeploy.backends.onnx_passes.qdq import float_model, quantized_model
+from razordeploy.errors import BackendError
+from razordeploy.lazy import require
+
+
+def export(job: ExportJob) -> dict[str, str]:
+    """Write ``model.xml``/``.bin`` (int8) and ``float.xml``/``.bin`` into ``job.out_dir``."""
+    quantized = quantized_model(job.marked, job.plan, job.params, bias="float")
+    _save(quantized, job, "model")
+    _save(float_model(job.marked), job, "float")
+    return {"engine": "model.xml", "engine_weights": "model.bin", "float": "float.xml", "float_weights": "float.bin"}
+
+
+def _save(model: ir.Model, job: ExportJob, stem: str) -> None:
+    ov = require("openvino", extra="openvino")
+    try:
+        converted = ov.Core().read_model(ir.to_proto(model).SerializeToString())
+    except RuntimeError as error:
+        raise BackendError(f"OpenVINO cannot read the exported graph: {str(error).strip().splitlines()[-1]}") from error
+    ov.save_model(converted, job.out_dir / f"{stem}.xml", compress_to_fp16=False)

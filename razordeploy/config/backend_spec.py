@@ -1,0 +1,127 @@
+"""A backend's numbers: frozen dataclasses read from ``backend_configs/<name>.yaml``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from razordeploy.config.scheme import QScheme
+from razordeploy.errors import RecipeError, nearest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorRule:
+    """How the tensors of one role are put on a grid."""
+
+    bits: int = 8
+    """Bit width, 1 to 16."""
+    signed: bool = False
+    """True: qint8; False: quint8."""
+    symmetric: bool = False
+    """True: zero point fixed by the dtype."""
+    symmetric_range: bool = False
+    """True: drop the lowest signed value."""
+    per_channel: bool = False
+    """True: one scale per output channel (weights only)."""
+    observer: str = "MinMaxObserver"
+    """Range estimator used where the recipe names none."""
+
+    def scheme(self, ch_axis: int | None = None) -> QScheme:
+        """The grid, per channel of ``ch_axis`` where this rule asks for that."""
+        return QScheme(
+            bits=self.bits,
+            signed=self.signed,
+            symmetric=self.symmetric,
+            symmetric_range=self.symmetric_range,
+            ch_axis=ch_axis if self.per_channel else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpRule:
+    """What one kind of operation needs in order to run in int8."""
+
+    inputs: tuple[int, ...] = ()
+    """Argument positions whose activations are quantized."""
+    weight: int | None = None
+    """Argument position of the constant weight."""
+    axis: int = 0
+    """Axis of the weight that indexes output channels."""
+    output: bool = False
+    """True: the kernel needs a quantized output too."""
+    join: bool = False
+    """True: quantized only between int8 operations (element-wise, pooling); False: starts an int8 region."""
+    constants: bool = True
+    """False: stays float when one operand is a constant."""
+    enabled: bool = True
+    """False: stays float by default, for ``reason``."""
+    reason: str = ""
+    """Why it stays float when not enabled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendSpec:
+    """Everything about a backend that is data."""
+
+    name: str
+    summary: str
+    """One line: what the engine is."""
+    extra: str
+    """Extra of the package that installs it."""
+    requires: tuple[str, ...] = ()
+    """Modules that must be importable."""
+    opset: int = 20
+    """ONNX opset of the exported graph."""
+    activation: TensorRule = field(default_factory=TensorRule)
+    weight: TensorRule = field(default_factory=TensorRule)
+    ops: Mapping[str, OpRule] = field(default_factory=dict)
+    """Operation kind -> rule; kinds that are not here stay float."""
+    same_grid: tuple[str, ...] = ()
+    """Kinds whose output lies on their input's grid."""
+    requantize_same_grid: bool = False
+    """True: write the pair again after such an operation."""
+    unify: tuple[str, ...] = ()
+    """Kinds whose tensor inputs and output share one grid."""
+    fused_activations: tuple[str, ...] = ()
+    """Kinds that run inside the operation before them."""
+    share_with_float: bool = False
+    """True: float consumers read the quantized value too, because a kernel may have one output only."""
+    bias: str = "float"
+    """float | int32 (scale = input scale * weight scale)."""
+    float_reasons: Mapping[str, str] = field(default_factory=dict)
+    """Operation kind -> why it stays float."""
+    parity_steps: float = 1.0
+    """Largest difference between simulation and engine, in output quantization steps."""
+
+
+def load_backend_spec(path: Path) -> BackendSpec:
+    """Read one YAML into a :class:`BackendSpec`.
+
+    Raises:
+        RecipeError: a key is unknown or a value has the wrong type; says file, key and the nearest known key.
+    """
+    import yaml
+
+    raw = yaml.safe_load(path.read_text())
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path} must be a mapping, got {type(raw).__name__}")
+    for key in ("activation", "weight"):
+        if key in raw:
+            raw[key] = _build(TensorRule, raw[key], f"{path}: {key}")
+    ops = {kind: _build(OpRule, rule or {}, f"{path}: ops.{kind}") for kind, rule in raw.get("ops", {}).items()}
+    return _build(BackendSpec, {**raw, "ops": ops}, str(path))
+
+
+def _build(cls: type[T], raw: Any, where: str) -> T:
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{where} must be a mapping, got {type(raw).__name__}")
+    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in raw:
+        if key not in known:
+            raise RecipeError(f"{where}: unknown key '{key}'", hint=nearest(str(key), known))
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})

@@ -1,0 +1,298 @@
+"""Decide, from a backend's rules alone, which operations run in int8 and which values are put on a grid.
+
+Three steps, each a pure function of the graph and the rules:
+
+1. ``choose_ops``: operations with a constant weight start int8 regions; joining operations (element-wise, pooling)
+   belong to a region when int8 operations lie on both sides of them.
+2. ``request``: every int8 operation asks for its inputs on a grid; a request climbs through operations that only pass
+   a grid on, up to the value where the grid begins.
+3. ``points``: one quantize-dequantize pair for every value and grid; values that must agree share a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from torch import fx
+
+from razordeploy.capture.graph import CapturedModel, flat_nodes, is_float, module_path
+from razordeploy.config.backend_spec import BackendSpec, OpRule
+from razordeploy.config.scheme import QScheme
+from razordeploy.quantization.op_kinds import kind_of
+from razordeploy.quantization.plan import ObserverSpec, PlannedOp, QuantPlan, QuantPoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpSettings:
+    """What backend defaults and recipe say about one operation."""
+
+    activation: QScheme
+    weight: QScheme
+    activation_observer: ObserverSpec
+    weight_observer: ObserverSpec
+    skip: str | None = None
+    """Why the operation stays float; None when it may be quantized."""
+
+
+Settings = Callable[[fx.Node, str, OpRule], OpSettings]
+"""``(node, kind, rule) -> OpSettings``."""
+
+
+def place(captured: CapturedModel, spec: BackendSpec, settings: Settings) -> QuantPlan:
+    """Plan where ``spec``'s engine quantizes the captured graph."""
+    return _Placement(captured, spec, settings).plan()
+
+
+@dataclass
+class _Value:
+    """One value on one grid, while the plan is being made."""
+
+    node: fx.Node
+    scheme: QScheme
+    observer: ObserverSpec
+    users: set[str] = field(default_factory=set)
+    written: bool = True
+    """False: the value lies on its input's grid and the backend wants no pair of its own here."""
+
+
+class _Placement:
+    def __init__(self, captured: CapturedModel, spec: BackendSpec, settings: Settings) -> None:
+        self.spec = spec
+        self.nodes = list(captured.graph.nodes)
+        self.kinds = {n: kind_of(n) for n in self.nodes}
+        self.rules = {n: spec.ops[k] for n, k in self.kinds.items() if k in spec.ops}
+        self.settings = {n: settings(n, self.kinds[n] or "", rule) for n, rule in self.rules.items()}
+        self.values: dict[tuple[fx.Node, QScheme], _Value] = {}
+        self.parent: dict[tuple[fx.Node, QScheme], tuple[fx.Node, QScheme]] = {}
+
+    def plan(self) -> QuantPlan:
+        reasons = self._exclusions()
+        chosen = self._choose(reasons)
+        for node in chosen:
+            for source in self._activations(node):
+                self._request(source, node, self.settings[node])
+        if self.spec.share_with_float:
+            self._share(chosen)
+        points = [*self._activation_points(), *self._weight_points(chosen)]
+        return QuantPlan(backend=self.spec.name, points=tuple(points), ops=tuple(self._ops(chosen, reasons)))
+
+    # Which operations ------------------------------------------------------------------------------------------
+
+    def _exclusions(self) -> dict[fx.Node, str]:
+        """Why each operation that a rule exists for stays float, as far as the operation itself tells."""
+        reasons: dict[fx.Node, str] = {}
+        for node, rule in self.rules.items():
+            skip = self.settings[node].skip
+            if skip is not None:
+                reasons[node] = skip
+            elif rule.weight is not None and not self._is_constant(node.args[rule.weight]):
+                reasons[node] = "its weight is computed at run time"
+            elif not is_float(node):
+                reasons[node] = "not a floating-point tensor"
+            elif not rule.constants and len(self._activations(node)) < len(rule.inputs):
+                reasons[node] = "one operand is a constant"
+        return reasons
+
+    def _choose(self, reasons: dict[fx.Node, str]) -> list[fx.Node]:
+        able = [n for n in self.nodes if n in self.rules and n not in reasons]
+        chosen = set(able)
+        changed = True
+        while changed:
+            changed = False
+            for node in able:
+                if node in chosen and self.rules[node].join and not self._joins(node, chosen):
+                    chosen.discard(node)
+                    reasons[node] = "no int8 operation on both sides of it: quantizing it would only add conversions"
+                    changed = True
+        return [n for n in able if n in chosen]
+
+    def _joins(self, node: fx.Node, chosen: set[fx.Node]) -> bool:
+        feeds = any(c in chosen for c in self._consumers(node))
+        return feeds and all(self._is_int8_source(v, node, chosen) for v in self._activations(node))
+
+    def _is_int8_source(self, value: fx.Node, reader: fx.Node, chosen: set[fx.Node]) -> bool:
+        roots = list(self._roots(value))
+        return all(self._base(r) in chosen or any(c in chosen and c is not reader and not self.rules[c].join
+                                                  for c in self._readers(r)) for r in roots)  # fmt: skip
+
+    def _consumers(self, node: fx.Node) -> Iterator[fx.Node]:
+        """Operations that read ``node`` directly or through fused activations and grid-passing operations."""
+        stack, seen = list(node.users), set()
+        while stack:
+            user = stack.pop()
+            if user in seen:
+                continue
+            seen.add(user)
+            if self._is_fused(user) or self._passes(user) or self.kinds.get(user) in self.spec.unify:
+                stack.extend(user.users)
+            else:
+                yield user
+
+    def _readers(self, value: fx.Node) -> Iterator[fx.Node]:
+        """Operations that read ``value`` directly or through grid-passing operations."""
+        for user in value.users:
+            if self._passes(user):
+                yield from self._readers(user)
+            else:
+                yield user
+
+    def _roots(self, value: fx.Node) -> Iterator[fx.Node]:
+        """Values where the grid of ``value`` begins."""
+        if self._passes(value):
+            yield from self._roots(_source(value))
+        elif self.kinds.get(value) in self.spec.unify:
+            for part in flat_nodes(value.args[0]):
+                yield from self._roots(part)
+        else:
+            yield value
+
+    def _base(self, value: fx.Node) -> fx.Node:
+        """The operation whose kernel writes ``value``: looks through fused activations."""
+        while self._is_fused(value) and isinstance(value.args[0], fx.Node):
+            value = value.args[0]
+        return value
+
+    def _is_fused(self, node: fx.Node) -> bool:
+        """Tell whether ``node`` runs inside the kernel of the operation before it."""
+        if self.kinds.get(node) not in self.spec.fused_activations:
+            return False
+        source = node.args[0]
+        return isinstance(source, fx.Node) and len(source.users) == 1 and (source in self.rules or self._is_fused(source))
+
+    def _passes(self, node: fx.Node) -> bool:
+        return self.kinds.get(node) in self.spec.same_grid and bool(node.args) and isinstance(node.args[0], fx.Node)
+
+    @staticmethod
+    def _is_constant(node: object) -> bool:
+        return isinstance(node, fx.Node) and node.op == "get_attr"
+
+    def _activations(self, node: fx.Node) -> list[fx.Node]:
+        """Float activations among the inputs that the rule names."""
+        found: list[fx.Node] = []
+        for position in self.rules[node].inputs:
+            if position < len(node.args):
+                found += [n for n in flat_nodes(node.args[position]) if is_float(n) and not self._is_constant(n)]
+        return found
+
+    # Which values ----------------------------------------------------------------------------------------------
+
+    def _request(self, value: fx.Node, reader: fx.Node, wanted: OpSettings) -> None:
+        """Put ``value`` on a grid for ``reader``; climbs to where that grid begins."""
+        key = (value, wanted.activation)
+        record = self.values.get(key)
+        if record is not None and reader.name in record.users:
+            return
+        if record is None:
+            record = self.values[key] = _Value(value, wanted.activation, wanted.activation_observer)
+            self.parent[key] = key
+        record.users.add(reader.name)
+        if self._passes(value):
+            source = _source(value)
+            if is_float(source) and not self._is_constant(source):
+                record.written = self.spec.requantize_same_grid
+                below = value if value.args[0] is source else value.args[0]
+                assert isinstance(below, fx.Node)
+                self._request(source, below, wanted)
+                self._unite(key, (source, wanted.activation))
+        elif self.kinds.get(value) in self.spec.unify and self._may_unify(value):
+            record.written = self.spec.requantize_same_grid
+            for part in flat_nodes(value.args[0]):
+                self._request(part, value, wanted)
+                self._unite(key, (part, wanted.activation))
+
+    def _may_unify(self, value: fx.Node) -> bool:
+        """A value that several concatenations read (DenseNet) would chain all their grids into one."""
+        parts = list(flat_nodes(value.args[0]))
+        return all(is_float(p) and not self._is_constant(p) for p in parts) and all(
+            sum(self.kinds.get(c) in self.spec.unify for c in root.users) <= 1 for p in parts for root in self._roots(p)
+        )
+
+    def _share(self, chosen: list[fx.Node]) -> None:
+        """Quantize the outputs of kernels that need it, for every consumer."""
+        for node in chosen:
+            if not self.rules[node].output:
+                continue
+            end = node
+            while len(end.users) == 1 and self._is_fused(next(iter(end.users))):
+                end = next(iter(end.users))
+            settings = self.settings[node]
+            key = (end, settings.activation)
+            if key not in self.values:
+                self.values[key] = _Value(end, settings.activation, settings.activation_observer)
+                self.parent[key] = key
+            self.values[key].users = {u.name for u in end.users}
+        for (node, _), record in self.values.items():
+            if record.written and self._passes(node):
+                record.users = {u.name for u in node.users}
+
+    def _find(self, key: tuple[fx.Node, QScheme]) -> tuple[fx.Node, QScheme]:
+        while self.parent[key] != key:
+            key = self.parent[key]
+        return key
+
+    def _unite(self, child: tuple[fx.Node, QScheme], root: tuple[fx.Node, QScheme]) -> None:
+        self.parent[self._find(child)] = self._find(root)
+
+    # The plan --------------------------------------------------------------------------------------------------
+
+    def _activation_points(self) -> Iterator[QuantPoint]:
+        for key in sorted(self.values, key=lambda k: self.nodes.index(k[0])):
+            record = self.values[key]
+            if not record.written:
+                continue
+            root, scheme = self._find(key)
+            suffix = "" if scheme == self.spec.activation.scheme() else f"@{_tag(scheme)}"
+            yield QuantPoint(
+                node=record.node.name,
+                users=tuple(sorted(record.users)),
+                kind="activation",
+                scheme=scheme,
+                group=f"{root.name}{suffix}",
+                observer=record.observer,
+                observed=not self._passes(record.node) or root is record.node,
+            )
+
+    def _weight_points(self, chosen: list[fx.Node]) -> Iterator[QuantPoint]:
+        readers: dict[tuple[fx.Node, QScheme], list[fx.Node]] = {}
+        for node in chosen:
+            position = self.rules[node].weight
+            if position is not None:
+                weight = node.args[position]
+                assert isinstance(weight, fx.Node)
+                readers.setdefault((weight, self.settings[node].weight), []).append(node)
+        for (weight, scheme), nodes in readers.items():
+            yield QuantPoint(
+                node=weight.name,
+                users=tuple(n.name for n in nodes),
+                kind="weight",
+                scheme=scheme,
+                group=f"{weight.name}@{_tag(scheme)}",
+                observer=self.settings[nodes[0]].weight_observer,
+            )
+
+    def _ops(self, chosen: list[fx.Node], reasons: dict[fx.Node, str]) -> Iterator[PlannedOp]:
+        taken = set(chosen)
+        for node in self.nodes:
+            kind = self.kinds[node]
+            if kind is None or not is_float(node) or self._passes(node) or self._is_fused(node):
+                continue
+            why = None
+            if node not in taken:
+                why = reasons.get(node) or self.spec.float_reasons.get(kind) or "no int8 rule in the backend's YAML"
+            yield PlannedOp(node=node.name, kind=kind, module=module_path(node), int8=node in taken, reason=why)
+
+
+def _source(node: fx.Node) -> fx.Node:
+    """The tensor that a grid-passing operation reads; looks through tuple-valued splits."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    while not is_float(source) and source.args and isinstance(source.args[0], fx.Node):
+        source = source.args[0]
+    return source
+
+
+def _tag(scheme: QScheme) -> str:
+    sign = "s" if scheme.signed else "u"
+    axis = "" if scheme.ch_axis is None else f"c{scheme.ch_axis}"
+    return f"{sign}{scheme.bits}{'' if scheme.symmetric else 'a'}{axis}"

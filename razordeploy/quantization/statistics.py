@@ -1,0 +1,121 @@
+"""One pass over the calibration data gathers what every backend's grids need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+from razordeploy.capture.graph import CapturedModel, attribute
+from razordeploy.errors import DataError
+from razordeploy.quantization.observers.base import Observer
+from razordeploy.quantization.observers.table import build_observer
+from razordeploy.quantization.plan import ObserverSpec, QParams, QuantPlan, QuantPoint
+from razordeploy.quantization.qparams import compute_qparams
+
+Key = tuple[str, ObserverSpec]
+
+
+@dataclass
+class Statistics:
+    """Observers after calibration, by graph node and estimator."""
+
+    observers: dict[Key, Observer] = field(default_factory=dict)
+    samples: int = 0
+
+    def covers(self, plans: Sequence[QuantPlan]) -> bool:
+        """Tell whether every activation that ``plans`` quantize was observed."""
+        return set(requests(plans)) <= set(self.observers)
+
+
+def requests(plans: Sequence[QuantPlan]) -> list[Key]:
+    """``(node, estimator)`` pairs that must be observed, each once, over all backends."""
+    keys = {(p.node, p.observer): None for plan in plans for p in plan.points if p.kind == "activation" and p.observed}
+    return list(keys)
+
+
+def collect(
+    captured: CapturedModel,
+    plans: Sequence[QuantPlan],
+    batches: Iterable[tuple[Any, ...]],
+    *,
+    on_batch: Callable[[int], None] | None = None,
+) -> Statistics:
+    """Run the float graph over ``batches`` and observe every value that some plan quantizes.
+
+    Args:
+        captured: the float graph.
+        plans: one per backend.
+        batches: positional inputs of one call each, ``(N, ...)`` tensors.
+        on_batch: called after every batch with the number of samples seen so far.
+
+    Raises:
+        DataError: there is no batch, or a value inside the network is not finite (names the node).
+    """
+    statistics = Statistics({key: build_observer(key[1].config) for key in requests(plans)})
+    watched = _watch(captured, statistics)
+    with torch.inference_mode():
+        for args in batches:
+            first = next(t for t in captured.flat_inputs(args))
+            watched(*(_channels_last(a) for a in args))
+            statistics.samples += int(first.shape[0])
+            if on_batch is not None:
+                on_batch(statistics.samples)
+    if not statistics.samples:
+        raise DataError("the calibration data is empty: expected at least one batch", hint="check the calibration source")
+    for (node, _), observer in statistics.observers.items():
+        if observer.non_finite():
+            raise DataError(
+                f"calibration produced NaN or Inf at '{node}' inside the network",
+                hint="run the float model on the same data: it overflows, or its checkpoint is damaged",
+            )
+    return statistics
+
+
+def _channels_last(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.dim() == 4:
+        return value.contiguous(memory_format=torch.channels_last)
+    return value
+
+
+def _watch(captured: CapturedModel, statistics: Statistics) -> fx.GraphModule:
+    graph = fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
+    graph.output(graph.graph_copy(captured.graph, copied))
+    graph._codegen = captured.graph._codegen
+    watched = fx.GraphModule(captured.graph_module, graph)
+    watched.to(memory_format=torch.channels_last)
+    by_name = {node.name: copied[node] for node in captured.graph.nodes if node in copied}
+    for i, ((name, _), observer) in enumerate(statistics.observers.items()):
+        watched.add_submodule(f"_observer_{i}", observer)
+        with graph.inserting_after(by_name[name]):
+            graph.call_module(f"_observer_{i}", (by_name[name],))
+    watched.recompile()
+    return watched
+
+
+def resolve(captured: CapturedModel, plan: QuantPlan, statistics: Statistics) -> dict[str, QParams]:
+    """Turn statistics into the scale and zero point of every group of ``plan``."""
+    members: dict[str, list[QuantPoint]] = {}
+    for point in plan.points:
+        if point.observed:
+            members.setdefault(point.group, []).append(point)
+    params = {}
+    for group, points in members.items():
+        ranges = [_range(captured, point, statistics) for point in points]
+        low = torch.stack([r[0] for r in ranges]).amin(0)
+        high = torch.stack([r[1] for r in ranges]).amax(0)
+        params[group] = compute_qparams(low, high, points[0].scheme)
+    return params
+
+
+def _range(captured: CapturedModel, point: QuantPoint, statistics: Statistics) -> tuple[torch.Tensor, torch.Tensor]:
+    if point.kind == "activation":
+        return statistics.observers[(point.node, point.observer)].range(point.scheme)
+    observer = build_observer(point.observer.config, ch_axis=point.scheme.ch_axis)
+    node = next(n for n in captured.graph.nodes if n.name == point.node)
+    observer.observe(attribute(captured.graph_module, str(node.target)).detach())
+    return observer.range(point.scheme)
