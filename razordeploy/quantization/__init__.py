@@ -1,0 +1,1 @@
+"""Quantization: integer grids, range estimators, fake quantization and what is built from them."""

@@ -1,0 +1,1 @@
+"""Range estimators: statistics are collected once, and each grid then asks for its own clipping range."""

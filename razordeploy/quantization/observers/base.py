@@ -1,0 +1,136 @@
+"""What every range estimator is: a module that looks at tensors and later gives a range for a grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from razordeploy.config.scheme import QScheme
+from razordeploy.errors import DataError, RecipeError
+
+
+def split_channels(x: Tensor, ch_axis: int) -> Tensor:
+    """View ``x`` as ``(before, C, after)`` around its channel axis."""
+    if not -x.ndim <= ch_axis < x.ndim:
+        raise DataError(f"expected a tensor with an axis {ch_axis}, got shape {tuple(x.shape)}")
+    axis = ch_axis % x.ndim
+    before, channels = x.shape[:axis].numel(), x.shape[axis]
+    return x.reshape(before, channels, x.numel() // (before * channels))
+
+
+def aminmax(x: Tensor, ch_axis: int | None) -> tuple[Tensor, Tensor]:
+    """Minimum and maximum of ``x`` in one pass and without a copy: 0-d, or ``(C,)`` along ``ch_axis``."""
+    if ch_axis is None:
+        low, high = torch.aminmax(x)
+        return low, high
+    parts = split_channels(x, ch_axis)
+    if parts.shape[2] == 1:
+        low, high = parts[:, :, 0].aminmax(dim=0)
+        return low, high
+    low, high = parts.aminmax(dim=2)
+    return low.amin(0), high.amax(0)
+
+
+class Observer(nn.Module):
+    """Base of the range estimators; it cannot be built itself.
+
+    A subclass writes ``_update(x, low, high)`` and ``_range(scheme)``, and keeps its state in buffers. The state is
+    independent of the grid: any number of schemes may ask for a range after one pass over the data.
+
+    NaN and infinities are counted as 0 and remembered in ``non_finite()``; the caller decides what they mean.
+    """
+
+    needs_data = True
+    """False for observers whose range is known without looking at anything."""
+
+    num_samples: Tensor
+    saw_non_finite: Tensor
+
+    def __init__(self, *, ch_axis: int | None = None) -> None:
+        if type(self) is Observer:
+            raise RecipeError(
+                "an observer base class cannot be built: it estimates nothing",
+                hint="name a concrete observer such as MinMaxObserver or HistogramObserver",
+            )
+        super().__init__()
+        self.ch_axis = ch_axis
+        self.register_buffer("num_samples", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("saw_non_finite", torch.zeros((), dtype=torch.bool))
+
+    @property
+    def count(self) -> int:
+        """Number of samples seen (sizes of axis 0, summed)."""
+        return int(self.num_samples)
+
+    def non_finite(self) -> bool:
+        """Say whether any observed tensor held a NaN or an infinity."""
+        return bool(self.saw_non_finite)
+
+    @torch.no_grad()
+    def observe(self, x: Tensor) -> None:
+        """Take the statistics of ``x``: any shape and dtype, axis 0 is the batch; an empty tensor is ignored."""
+        if x.numel() == 0:
+            return
+        x = x.detach().to(torch.float32)
+        low, high = self._aminmax(x)
+        # One test on the extremes finds every NaN and infinity: aminmax propagates both.
+        if not bool((torch.isfinite(low) & torch.isfinite(high)).all()):
+            self.saw_non_finite.fill_(True)
+            x = x.nan_to_num(0.0, 0.0, 0.0)
+            low, high = self._aminmax(x)
+        self.num_samples += x.shape[0] if x.ndim else 1
+        self._update(x, low, high)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Observe ``x`` and return it unchanged."""
+        self.observe(x)
+        return x
+
+    @torch.no_grad()
+    def range(self, scheme: QScheme) -> tuple[Tensor, Tensor]:
+        """Give the clipping range for a grid: two float32 tensors, 0-d or ``(C,)`` for a per-channel scheme.
+
+        Statistics kept per channel also serve a per-tensor scheme. Raises ``DataError`` when nothing was observed and
+        ``RecipeError`` when the scheme wants channels that were not kept apart.
+        """
+        if scheme.ch_axis is not None and scheme.ch_axis != self.ch_axis and self.needs_data:
+            raise RecipeError(
+                f"the scheme wants a range per channel of axis {scheme.ch_axis}, but this {type(self).__name__} "
+                f"has ch_axis={self.ch_axis}",
+                hint=f"build the observer with ch_axis={scheme.ch_axis}",
+            )
+        if self.needs_data and self.count == 0:
+            raise DataError(
+                f"{type(self).__name__} has observed no data, so it has no range",
+                hint="run calibration data through the model first",
+            )
+        low, high = self._range(scheme)
+        if scheme.ch_axis is None and low.ndim:
+            low, high = low.amin(), high.amax()
+        return low.to(torch.float32), high.to(torch.float32)
+
+    def reset(self) -> None:
+        """Forget everything observed."""
+        self.num_samples.zero_()
+        self.saw_non_finite.fill_(False)
+
+    def _aminmax(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return aminmax(x, self.ch_axis)
+
+    def _update(self, x: Tensor, low: Tensor, high: Tensor) -> None:
+        """Take in one finite float32 tensor and its extremes as ``_aminmax`` gives them."""
+        raise NotImplementedError
+
+    def _range(self, scheme: QScheme) -> tuple[Tensor, Tensor]:
+        """Give the range for a grid: 0-d or ``(C,)``."""
+        raise NotImplementedError
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        # Buffers take their shape from the data (channels, samples), so a fresh observer has to grow on load.
+        for name, buffer in self._buffers.items():
+            saved = state_dict.get(prefix + name)
+            if isinstance(saved, Tensor) and buffer is not None and saved.shape != buffer.shape:
+                self._buffers[name] = torch.empty(saved.shape, dtype=buffer.dtype, device=buffer.device)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
