@@ -27,7 +27,7 @@ class Source(Dataset[tuple[Any, int]]):
 
     @abstractmethod
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """One sample without a batch axis: float32 (C, H, W), or a tuple for several inputs; and its class (-1: none)."""
+        """One sample without a batch axis, float32 (C, H, W) or a tuple for several inputs, and its class (-1: none)."""
 
     @abstractmethod
     def describe(self) -> str:

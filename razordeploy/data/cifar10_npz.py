@@ -45,7 +45,7 @@ class Cifar10Npz(Source):
         if not self.path.is_file():
             raise DataError(
                 f"expected the CIFAR-10 archive {self.path}, found nothing",
-                hint="set RAZORDEPLOY_DATA to the folder that holds cifar10/, or data=dict(type='cifar10_npz', root=...)",
+                hint="set RAZORDEPLOY_DATA to the folder that holds cifar10/, or root=... in the recipe's data section",
             )
         try:
             with np.load(self.path) as archive:

@@ -86,7 +86,8 @@ class ImageFolder(Source):
         height, width = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
         if image.width < width or image.height < height:
             raise DataError(
-                f"cannot crop {height}x{width} from {path}: it is {image.height}x{image.width} after resize={self.resize}",
+                f"cannot crop {height}x{width} from {path}: it is {image.height}x{image.width} "
+                f"after resize={self.resize}",
                 hint="raise resize or lower crop",
             )
         left, top = (image.width - width) // 2, (image.height - height) // 2
@@ -128,7 +129,11 @@ def _split_folder(root: Path, split: str) -> tuple[Path, bool]:
             f"expected an image folder at {root}, found {found}",
             hint="set data=dict(type='image_folder', root=...); a relative path starts at the current folder",
         )
-    present = {s: [root / n for n in names if (root / n).is_dir()] for s, names in SPLIT_FOLDERS.items()}
+    # A class may itself be called "train": only a folder of folders is a split.
+    present = {
+        s: [root / n for n in names if (root / n).is_dir() and any(p.is_dir() for p in (root / n).iterdir())]
+        for s, names in SPLIT_FOLDERS.items()
+    }
     if present[split]:
         return present[split][0], True
     other = next((folders[0] for folders in present.values() if folders), None)
