@@ -27,7 +27,7 @@ class Source(Dataset[tuple[Any, int]]):
 
     @abstractmethod
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """One sample without a batch axis, float32 (C, H, W) or a tuple for several inputs, and its class (-1: none)."""
+        """One sample without a batch axis, float32 (C, H, W) or a tuple of inputs, and its class (-1: none)."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -91,7 +91,7 @@ def to_tensor(image: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> Te
     import numpy as np
     import torch
 
-    pixels = np.asarray(image, dtype=np.float32) / 255.0
+    pixels: Any = np.asarray(image, dtype=np.float32) / 255.0
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     pixels = (pixels - np.asarray(mean, dtype=np.float32)) / np.asarray(std, dtype=np.float32)

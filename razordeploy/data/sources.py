@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from razordeploy.data.base import Source
@@ -13,7 +13,7 @@ from razordeploy.data.image_folder import ImageFolder
 from razordeploy.data.python_source import PythonSource
 from razordeploy.errors import RecipeError, nearest
 
-SOURCES: dict[str, type[Source]] = {
+SOURCES: dict[str, Callable[..., Source]] = {
     "cifar10_npz": Cifar10Npz,
     "digits": Digits,
     "image_folder": ImageFolder,
