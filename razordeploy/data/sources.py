@@ -1,0 +1,50 @@
+"""The recipe's ``data=dict(type=...)`` section to a data set."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from razordeploy.data.base import Source
+from razordeploy.data.cifar10_npz import Cifar10Npz
+from razordeploy.data.digits import Digits
+from razordeploy.data.image_folder import ImageFolder
+from razordeploy.data.python_source import PythonSource
+from razordeploy.errors import RecipeError, nearest
+
+SOURCES: dict[str, Callable[..., Source]] = {
+    "cifar10_npz": Cifar10Npz,
+    "digits": Digits,
+    "image_folder": ImageFolder,
+}
+
+
+def build_source(data: Mapping[str, Any], split: str = "test") -> Source:
+    """Build one split (``train`` or ``test``) of the data set that ``data = dict(type=..., ...)`` names.
+
+    Raises:
+        RecipeError: no ``type``, an unknown one, or a key the source does not take.
+        DataError: the data is missing or unreadable.
+    """
+    config = dict(data)
+    kind = config.pop("type", None)
+    if not isinstance(kind, str):
+        raise RecipeError(
+            f"data: expected dict(type='digits'), got type={kind!r}",
+            hint=f"known types: {', '.join(SOURCES)}, 'pkg.mod:fn'",
+        )
+    if ":" in kind:
+        return PythonSource(kind, config, split)
+    if kind not in SOURCES:
+        raise RecipeError(f"data: unknown type {kind!r}", hint=f"{nearest(kind, SOURCES)} or 'pkg.mod:fn'")
+    parameters = inspect.signature(SOURCES[kind]).parameters
+    known = [name for name in parameters if name != "split"]
+    for key in config:
+        if key not in known:
+            hint = nearest(key, known) if known else "it takes none"
+            raise RecipeError(f"data: {kind} takes no key {key!r}", hint=hint)
+    for name in known:
+        if parameters[name].default is inspect.Parameter.empty and name not in config:
+            raise RecipeError(f"data: {kind} needs the key {name!r}", hint=f"data=dict(type={kind!r}, {name}=...)")
+    return SOURCES[kind](split=split, **config)

@@ -1,0 +1,1 @@
+"""Small reference networks that the shipped recipes train and deploy."""

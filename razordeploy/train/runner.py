@@ -1,0 +1,199 @@
+"""Float training with mmengine's Runner."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dataset import DefaultSampler
+from mmengine.dist import is_main_process
+from mmengine.registry import OPTIMIZERS as MMENGINE_OPTIMIZERS
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from razordeploy.data.base import Source
+from razordeploy.errors import CheckpointError, RecipeError, UsageError, nearest
+from razordeploy.train.classifier import Classifier, ShiftAndFlip
+from razordeploy.train.hooks import EpochSeed, PlainCheckpoint, Progress
+
+CHECKPOINT = "float.pth"
+# mmengine's file that names the last complete checkpoint.
+POINTER = "last_checkpoint"
+# Short names for the recipe; a dict goes to mmengine's registry as it is.
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "adamw": {"type": "AdamW", "weight_decay": 0.01},
+    "sgd": {"type": "SGD", "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4},
+}
+
+
+def train_float(
+    model: nn.Module,
+    source: Source,
+    *,
+    work_dir: str | Path,
+    epochs: int,
+    batch_size: int = 64,
+    lr: float = 1e-3,
+    optimizer: str | Mapping[str, Any] = "adamw",
+    shift: int = 0,
+    flip: bool = False,
+    label_smoothing: float = 0.0,
+    num_workers: int = 0,
+    seed: int = 0,
+    resume: bool = False,
+    amp: bool = False,
+    launcher: str = "none",
+) -> Path:
+    """Train a classification module and write its weights; the recipe's ``train`` section is these keywords.
+
+    ``model`` is trained in place, with cosine decay to zero. ``float.pth`` is its plain ``state_dict``, written
+    atomically; mmengine's ``epoch_N.pth`` (last two) and logs lie beside it, and nothing outside ``work_dir``.
+    A run that was interrupted continues with ``resume`` from its last full epoch and ends with the same weights.
+
+    Args:
+        model: images (N, C, H, W) -> logits (N, classes).
+        source: the training split.
+        work_dir: made if missing.
+        epochs: passes over ``source``.
+        batch_size: samples per step and process.
+        lr: initial learning rate.
+        optimizer: ``adamw``, ``sgd``, or an mmengine optimizer dict such as ``dict(type='SGD', momentum=0.9)``.
+        shift: training images are moved by up to this many pixels in each direction.
+        flip: training images are mirrored half of the time.
+        label_smoothing: 0 to 1.
+        num_workers: loading processes; 0: in this one.
+        seed: of weights drawn in training, order and augmentation; the model's own initial weights are the caller's.
+        resume: continue from the last checkpoint in ``work_dir``, if there is one.
+        amp: mixed precision; needs a GPU.
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+
+    Raises:
+        RecipeError: an unknown optimizer or a value out of range.
+        CheckpointError: ``resume`` and the last checkpoint cannot be read or is another model's.
+        ModelError: the loss is not finite, or the outputs are not logits.
+    """
+    _check_numbers(epochs=epochs, batch_size=batch_size, lr=lr)
+    if amp and not torch.cuda.is_available():
+        raise UsageError("mixed precision needs a GPU, found none", hint="leave out --amp")
+    work_dir = Path(work_dir)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    loader = DataLoader(
+        source,
+        batch_size=batch_size,
+        sampler=DefaultSampler(source, shuffle=True, seed=seed),
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        # A last batch of one sample would break batch norm.
+        drop_last=len(source) > batch_size and len(source) % batch_size == 1,
+    )
+    classifier = Classifier(model, ShiftAndFlip(shift, flip), label_smoothing)
+    last = _last_checkpoint(classifier, work_dir) if resume else None
+    if not resume:
+        # Else an interruption before the first save would leave it pointing at the previous run.
+        (work_dir / POINTER).unlink(missing_ok=True)
+    runner = _Runner(
+        model=classifier,
+        work_dir=str(work_dir),
+        train_dataloader=loader,
+        train_cfg={"by_epoch": True, "max_epochs": epochs},
+        optim_wrapper={
+            "type": "AmpOptimWrapper" if amp else "OptimWrapper",
+            "optimizer": _optimizer(optimizer, lr),
+        },
+        param_scheduler={"type": "CosineAnnealingLR", "T_max": epochs, "convert_to_iter_based": True},
+        default_hooks={"checkpoint": {"type": "CheckpointHook", "interval": 1, "max_keep_ckpts": 2}},
+        custom_hooks=[EpochSeed(seed), PlainCheckpoint(), Progress()],
+        randomness={"seed": seed},
+        launcher=launcher,
+        load_from=None if last is None else str(last),
+        resume=last is not None,
+    )
+    try:
+        runner.train()
+        if is_main_process():
+            save_state_dict(model, work_dir / CHECKPOINT)
+    finally:
+        _close(runner)
+    return work_dir / CHECKPOINT
+
+
+def save_state_dict(model: nn.Module, path: Path) -> None:
+    """Write ``model.state_dict()`` on the CPU to ``path``: whole, or not at all."""
+    state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        torch.save(state, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class _Runner(Runner):
+    """Everything goes to the log file; the screen (stderr) gets errors and the progress lines.
+
+    mmengine's own warnings are about its deprecated parts; nothing a reader of the screen could act on.
+    """
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> Any:
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.setStream(sys.stderr)
+                handler.addFilter(lambda record: record.levelno >= logging.ERROR or hasattr(record, "screen"))
+        return logger
+
+
+def _last_checkpoint(classifier: nn.Module, work_dir: Path) -> Path | None:
+    pointer = work_dir / POINTER
+    if not pointer.is_file():
+        return None
+    # Only the name counts: the work dir may have been moved since.
+    path = work_dir / Path(pointer.read_text().strip()).name
+    hint = f"train again without resume, or delete {pointer}"
+    if not path.is_file():
+        raise CheckpointError(f"expected the checkpoint {path} to resume from, found nothing", hint=hint)
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    except (OSError, EOFError, RuntimeError, KeyError, pickle.UnpicklingError) as exc:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {exc}", hint=hint) from exc
+    # mmengine would load what fits and only log the rest.
+    own = classifier.state_dict()
+    if {k: v.shape for k, v in saved.items()} != {k: v.shape for k, v in own.items()}:
+        wrong = [k for k in {**own, **saved} if k not in own or k not in saved or own[k].shape != saved[k].shape]
+        raise CheckpointError(f"{path} is of another model: {len(wrong)} keys differ, first {wrong[0]}", hint=hint)
+    return path
+
+
+def _optimizer(optimizer: str | Mapping[str, Any], lr: float) -> dict[str, Any]:
+    if isinstance(optimizer, str):
+        if optimizer.lower() not in OPTIMIZERS:
+            raise RecipeError(f"train: unknown optimizer {optimizer!r}", hint=nearest(optimizer, OPTIMIZERS))
+        return {**OPTIMIZERS[optimizer.lower()], "lr": lr}
+    if MMENGINE_OPTIMIZERS.get(str(optimizer.get("type"))) is None:
+        raise RecipeError(
+            f"train: expected an optimizer dict with a type that mmengine or torch has, got {dict(optimizer)}",
+            hint="for example optimizer=dict(type='SGD', momentum=0.9)",
+        )
+    return {"lr": lr, **optimizer}
+
+
+def _check_numbers(*, epochs: int, batch_size: int, lr: float) -> None:
+    if epochs < 1 or batch_size < 1 or not lr > 0:
+        raise RecipeError(
+            f"train: expected epochs and batch_size of at least 1 and lr above 0, got {epochs}, {batch_size} and {lr}"
+        )
+
+
+def _close(runner: Runner) -> None:
+    # mmengine keeps its log files open until the process ends.
+    for handler in runner.logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
+    runner.visualizer.close()
