@@ -205,7 +205,7 @@ def _scheme(
                 hint=f"name one: {key[0]}_observer=dict(type='MovingAverageMinMaxObserver')",
             )
         observer = {"averaging_constant": averaging, **observer}
-    parts = {
+    parts: dict[str, Any] = {
         "bits": section.integer("bit", low=1, high=16),
         "signed": None if dtype is None else _DTYPES[dtype],
         "symmetric": section.boolean("is_symmetry"),
