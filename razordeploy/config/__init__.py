@@ -1,0 +1,1 @@
+"""Recipes and backend configs: files in, frozen dataclasses out; torch-free."""

@@ -1,0 +1,154 @@
+"""Weights from a file into a model, and one line that says what does not match."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from razordeploy.capture.key_hint import suggest_key_mapping
+from razordeploy.capture.weights_file import read_weights_file
+from razordeploy.errors import CheckpointError
+
+_CONTAINERS = ("state_dict", "model_state_dict", "model", "module")
+_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadResult:
+    """What did not match when weights were loaded."""
+
+    missing: tuple[str, ...] = ()
+    """Keys of the model that the checkpoint does not have."""
+    unexpected: tuple[str, ...] = ()
+    """Keys of the checkpoint that the model does not have."""
+    mismatched: tuple[str, ...] = ()
+    """Keys of both with different shapes; the model keeps its own values."""
+
+
+def load_state_dict(path: str | Path, *, trust: bool = False) -> dict[str, Tensor]:
+    """Read the weights in a ``.pth`` or ``.safetensors`` file, or those in a training checkpoint, onto the CPU.
+
+    Args:
+        path: the file.
+        trust: unpickle everything, which runs whatever code the file contains.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, not safe to load, or holds no weights.
+    """
+    file = Path(path).expanduser()
+    found = read_weights_file(file, trust=trust)
+    while True:
+        if isinstance(found, nn.Module):
+            found = found.state_dict()
+        if not isinstance(found, Mapping):
+            raise CheckpointError(f"expected weights by name in '{file}', got {type(found).__name__}")
+        inner = next((found[key] for key in _CONTAINERS if isinstance(found.get(key), Mapping | nn.Module)), None)
+        if inner is None:
+            return _tensors(found, file)
+        found = inner
+
+
+def load_into(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    key_mapping: Mapping[str, str] | None = None,
+    strict: bool = True,
+    trust: bool = False,
+) -> LoadResult:
+    """Load the weights in ``path`` into ``model``, in place.
+
+    Args:
+        model: has some of the weights, or none, when an error is raised.
+        path: as for ``load_state_dict``.
+        key_mapping: regular expression -> replacement, applied in order to every key of the checkpoint.
+        strict: every key and shape has to match. False loads what does, which has to be something.
+        trust: as for ``load_state_dict``.
+
+    Raises:
+        CheckpointError: as for ``load_state_dict``, or the weights do not match the model.
+    """
+    found = load_state_dict(path, trust=trust)
+    state = _rename(found, key_mapping or {}, path)
+    own = model.state_dict()
+    result = _load(model, state, path)
+    differs = result.missing or result.unexpected or result.mismatched
+    nothing = bool(own) and not any(key in own and own[key].shape == value.shape for key, value in state.items())
+    if nothing or (strict and differs):
+        shapes = [f"{key} {_dims(state[key])}, the model has {_dims(own[key])}" for key in result.mismatched]
+        kinds = (("missing", result.missing), ("unexpected", result.unexpected), ("of another shape", shapes))
+        text = ", ".join(f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds if names)
+        raise CheckpointError(
+            f"'{path}' does not match the model: {text}",
+            hint=suggest_key_mapping(own, found) or "check that the recipe's model is the one that was trained",
+        )
+    return result
+
+
+def _load(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> LoadResult:
+    kept = OrderedDict(state)
+    if hasattr(state, "_metadata"):
+        # Modules convert old layouts of theirs by the version that is noted here.
+        kept._metadata = state._metadata  # type: ignore[attr-defined]
+    mismatched: list[str] = []
+    while True:
+        try:
+            result = model.load_state_dict(kept, strict=False)
+            break
+        except RuntimeError as error:
+            # Only torch knows which shapes differ: a module may convert its weights while it loads them.
+            names = [name for name in re.findall(r"size mismatch for (\S+):", str(error)) if name in kept]
+            if not names:
+                reason = " ".join(str(error).splitlines()[1:]) or str(error)
+                raise CheckpointError(f"'{path}' cannot be loaded into the model: {reason}") from error
+            mismatched += names
+            for name in names:
+                del kept[name]
+    # Checkpoints of torch before 0.4 have no num_batches_tracked, and inference does not read it.
+    missing = [k for k in result.missing_keys if k not in mismatched and not k.endswith("num_batches_tracked")]
+    return LoadResult(missing=tuple(missing), unexpected=tuple(result.unexpected_keys), mismatched=tuple(mismatched))
+
+
+def _tensors(found: Mapping[object, object], path: Path) -> dict[str, Tensor]:
+    tensors = OrderedDict(
+        (key, value.detach()) for key, value in found.items() if isinstance(key, str) and isinstance(value, Tensor)
+    )
+    if not tensors:
+        raise CheckpointError(
+            f"'{path}' holds no weights at its top or under {', '.join(_CONTAINERS)}",
+            hint=f"it has: {_first([str(key) for key in found]) or 'nothing'}",
+        )
+    if hasattr(found, "_metadata"):
+        tensors._metadata = found._metadata  # type: ignore[attr-defined]
+    return tensors
+
+
+def _rename(state: dict[str, Tensor], key_mapping: Mapping[str, str], path: str | Path) -> dict[str, Tensor]:
+    if not key_mapping:
+        return state
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        new = key
+        for pattern, replacement in key_mapping.items():
+            try:
+                new = re.sub(pattern, replacement, new)
+            except (re.error, IndexError) as error:
+                raise CheckpointError(f"key_mapping {pattern!r} -> {replacement!r} does not work: {error}") from error
+        if new in renamed:
+            raise CheckpointError(f"key_mapping makes two keys of '{path}' into '{new}'", hint=f"one is '{key}'")
+        renamed[new] = value
+    return renamed
+
+
+def _first(names: Sequence[str]) -> str:
+    rest = ", ..." if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + rest
+
+
+def _dims(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"

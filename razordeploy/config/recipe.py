@@ -1,0 +1,211 @@
+"""A recipe: the python (or YAML, or JSON) file that says which model is compressed, how, and for what."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from razordeploy.config.mm_config import read_config
+from razordeploy.config.paths import resolve_recipe
+from razordeploy.config.qconfig import QuantizeConfig
+from razordeploy.config.sections import CalibrationConfig, DeployConfig
+from razordeploy.config.strict import Section, check_regex
+from razordeploy.errors import RecipeError
+
+_LOADERS = ("calibrate_dataloader", "val_dataloader", "test_dataloader", "train_dataloader")
+_DICTS = (*_LOADERS, "data", "train")
+_OWN_KEYS = (
+    *("model", "checkpoint", "key_mapping", "strict", "trust_checkpoint", "quantize", "deploy", "calibration"),
+    *("data_root", "seed", "work_dir", *_DICTS),
+)
+_MM_KEYS = (
+    *("data_preprocessor", "dataset_type", "default_scope", "default_hooks", "custom_hooks", "custom_imports"),
+    *("env_cfg", "vis_backends", "visualizer", "log_level", "log_processor", "launcher", "load_from", "resume"),
+    *("randomness", "optim_wrapper", "param_scheduler", "auto_scale_lr", "runner_type", "tta_model", "tta_pipeline"),
+    *("train_cfg", "val_cfg", "test_cfg", "train_pipeline", "val_pipeline", "test_pipeline"),
+    *("val_evaluator", "test_evaluator", "model_wrapper_cfg", "sync_buffers", "dist_params", "experiment_name"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One recipe, checked; dictionaries that other libraries read are kept as they were written."""
+
+    name: str
+    """The file's name without its suffix."""
+    path: Path
+    text: str
+    """Text of the file and of its bases, for the report."""
+    config: dict[str, Any]
+    """Everything the recipe resolves to, including what only mmengine reads."""
+    model: dict[str, Any]
+    """``type`` (a registered name, or ``pkg.module:factory``) and its arguments."""
+    checkpoint: str | None = None
+    key_mapping: dict[str, str] = field(default_factory=dict)
+    """Regular expression -> replacement, applied in order to every key of the checkpoint."""
+    strict: bool = True
+    """True: every key and shape of the checkpoint has to match the model."""
+    trust_checkpoint: bool = False
+    """True: the checkpoint may run code while it is loaded."""
+    quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
+    deploy: DeployConfig = field(default_factory=DeployConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    data: dict[str, Any] | None = None
+    calibrate_dataloader: dict[str, Any] | None = None
+    val_dataloader: dict[str, Any] | None = None
+    test_dataloader: dict[str, Any] | None = None
+    train_dataloader: dict[str, Any] | None = None
+    train: dict[str, Any] | None = None
+    seed: int = 0
+    work_dir: str | None = None
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the resolved config; where results go (``work_dir``) does not count."""
+        counted = {key: value for key, value in self.config.items() if key != "work_dir"}
+        return hashlib.sha256(json.dumps(counted, sort_keys=True, default=_stable).encode()).hexdigest()
+
+
+def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: a file, or the name of a shipped recipe (``ptq/x.py``).
+        overrides: dotted key -> value as text (``--set deploy.max_drop=0.5``); values are read as python literals
+            where they are some, and as strings otherwise.
+
+    Raises:
+        RecipeError: anything in it that cannot be read, is unknown or of the wrong type.
+        MissingDependency: it builds on a package that is not installed.
+    """
+    file = resolve_recipe(path)
+    options = {key: _literal(value) for key, value in (overrides or {}).items()}
+    _check_options(options)
+    before = read_config(file, {})[0].get("data_root") if "data_root" in options else None
+    config, text = read_config(file, options)
+    _check_top(config, options, str(file))
+    _spread_data_root(config, before)
+    return _recipe(file, config, text)
+
+
+def _recipe(file: Path, config: dict[str, Any], text: str) -> Recipe:
+    name = str(file)
+    top = Section(values=config, file=name, where="recipe")
+    strict, trust = top.boolean("strict"), top.boolean("trust_checkpoint")
+    return Recipe(
+        name=file.stem,
+        path=file,
+        text=text,
+        config=config,
+        model=_model(config, name),
+        checkpoint=top.string("checkpoint"),
+        key_mapping=_key_mapping(config.get("key_mapping"), name),
+        strict=True if strict is None else strict,
+        trust_checkpoint=bool(trust),
+        quantize=QuantizeConfig.parse(_or_empty(config, "quantize"), name),
+        deploy=DeployConfig.parse(_or_empty(config, "deploy"), name),
+        calibration=CalibrationConfig.parse(_or_empty(config, "calibration"), name),
+        seed=top.integer("seed", low=0, high=2**32 - 1) or 0,
+        work_dir=top.string("work_dir"),
+        **{key: _raw(config, key, name) for key in _DICTS},
+    )
+
+
+def _or_empty(config: Mapping[str, Any], key: str) -> Any:
+    value = config.get(key)
+    return {} if value is None else value
+
+
+def _raw(config: Mapping[str, Any], key: str, file: str) -> dict[str, Any] | None:
+    value = config.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise RecipeError(f"{file}: expected a dict for '{key}', got {type(value).__name__}")
+    return value
+
+
+def _model(config: Mapping[str, Any], file: str) -> dict[str, Any]:
+    model = _raw(config, "model", file)
+    if model is None:
+        raise RecipeError(f"{file}: no 'model' section", hint="write model=dict(type='pkg.module:factory', ...)")
+    kind = model.get("type")
+    if not isinstance(kind, str) or not kind:
+        raise RecipeError(
+            f"{file}: 'model' needs a type, got {kind!r}",
+            hint="type='pkg.module:factory', or the name of a registered classifier such as 'ImageClassifier'",
+        )
+    return model
+
+
+def _key_mapping(value: object, file: str) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(x, str) for pair in value.items() for x in pair):
+        raise RecipeError(f"{file}: expected a dict of regex -> replacement for 'key_mapping', got {value!r}")
+    for pattern in value:
+        check_regex(pattern, file, "key_mapping")
+    return dict(value)
+
+
+def _check_top(config: Mapping[str, Any], options: Mapping[str, Any], file: str) -> None:
+    """Refuse a top-level key that looks like a misspelt one, and a ``--set`` that nothing would read."""
+    for key in map(str, config):
+        close = difflib.get_close_matches(key, _OWN_KEYS, n=1, cutoff=0.8)
+        if close and key not in _OWN_KEYS and key not in _MM_KEYS and not key.startswith("_"):
+            raise RecipeError(
+                f"{file}: unknown key '{key}'; did you mean '{close[0]}'?",
+                hint="start it with '_' if it is a variable of your own",
+            )
+    for key in options:
+        top = key.partition(".")[0]
+        if top not in _OWN_KEYS and top not in _MM_KEYS:
+            raise RecipeError(
+                f"--set {key}: nothing reads '{top}'",
+                hint="variables of a recipe are used before --set; set the key they end up in, such as deploy.max_drop",
+            )
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    for key in options:
+        if not all(key.split(".")):
+            raise RecipeError(f"--set expects key.sub=value, got '{key}={options[key]}'")
+
+
+def _spread_data_root(config: dict[str, Any], before: str | None) -> None:
+    """Give the recipe's ``data_root`` to every dataset without one, and after ``--set`` to those that had the old one.
+
+    A recipe is run before ``--set`` is merged, so that the variable alone would change nothing.
+    """
+    root = config.get("data_root")
+    if root is None:
+        return
+    for key in _LOADERS:
+        loader = config.get(key)
+        dataset = loader.get("dataset") if isinstance(loader, dict) else None
+        if isinstance(dataset, dict) and not {"dataset", "datasets"} & dataset.keys():
+            own = dataset.get("data_root")
+            if own is None or own == before:
+                dataset["data_root"] = root
+
+
+def _literal(value: str) -> Any:
+    named = {"true": True, "false": False, "none": None, "null": None}
+    if value.strip().lower() in named:
+        return named[value.strip().lower()]
+    try:
+        return ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+
+
+def _stable(value: object) -> str:
+    """Text of what JSON cannot hold, without memory addresses."""
+    if isinstance(value, set | frozenset):
+        return repr(sorted(map(repr, value)))
+    if isinstance(value, type) or callable(value):
+        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    return repr(value)
