@@ -75,10 +75,16 @@ class BackendSpec:
     """Extra of the package that installs it."""
     requires: tuple[str, ...] = ()
     """Modules that must be importable."""
+    programs: tuple[str, ...] = ()
+    """Programs that must be on the PATH."""
     opset: int = 20
     """ONNX opset of the exported graph."""
     activation: TensorRule = field(default_factory=TensorRule)
     weight: TensorRule = field(default_factory=TensorRule)
+    bits: tuple[int, ...] = (8,)
+    """Bit widths that the engine has kernels for."""
+    weight_symmetric: bool = True
+    """True: kernels take weights of zero point 0 only."""
     ops: Mapping[str, OpRule] = field(default_factory=dict)
     """Operation kind -> rule; kinds that are not here stay float."""
     same_grid: tuple[str, ...] = ()

@@ -277,6 +277,8 @@ class _Placement:
             kind = self.kinds[node]
             if kind is None or not is_float(node) or self._passes(node) or self._is_fused(node):
                 continue
+            if node not in taken and kind in self.spec.unify:
+                continue
             why = None
             if node not in taken:
                 why = reasons.get(node) or self.spec.float_reasons.get(kind) or "no int8 rule in the backend's YAML"

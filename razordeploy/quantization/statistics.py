@@ -42,7 +42,8 @@ def collect(
     plans: Sequence[QuantPlan],
     batches: Iterable[tuple[Any, ...]],
     *,
-    on_batch: Callable[[int], None] | None = None,
+    statistics: Statistics | None = None,
+    on_batch: Callable[[Statistics], None] | None = None,
 ) -> Statistics:
     """Run the float graph over ``batches`` and observe every value that some plan quantizes.
 
@@ -50,12 +51,14 @@ def collect(
         captured: the float graph.
         plans: one per backend.
         batches: positional inputs of one call each, ``(N, ...)`` tensors.
-        on_batch: called after every batch with the number of samples seen so far.
+        statistics: of the batches before these, to go on from; None starts anew.
+        on_batch: called after every batch with the statistics so far.
 
     Raises:
         DataError: there is no batch, or a value inside the network is not finite (names the node).
     """
-    statistics = Statistics({key: build_observer(key[1].config) for key in requests(plans)})
+    if statistics is None:
+        statistics = Statistics({key: build_observer(key[1].config) for key in requests(plans)})
     watched = _watch(captured, statistics)
     with torch.inference_mode():
         for args in batches:
@@ -63,7 +66,7 @@ def collect(
             watched(*(_channels_last(a) for a in args))
             statistics.samples += int(first.shape[0])
             if on_batch is not None:
-                on_batch(statistics.samples)
+                on_batch(statistics)
     if not statistics.samples:
         raise DataError("the calibration data is empty: expected at least one batch", hint="check the calibration source")
     for (node, _), observer in statistics.observers.items():

@@ -7,9 +7,10 @@ own plan into quantize-dequantize pairs and drops the others.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,9 +55,10 @@ def export_marked(
     """
     marked, edges = _mark(captured, plans)
     shapes = _dynamic_shapes(captured) if captured.dynamic_batch else None
-    program = _run(marked, captured, shapes, opset, input_names, output_names)
+    program, retraced = _run(marked, captured, shapes, opset, input_names, output_names)
     exported = program.exported_program
     assert exported is not None
+    names = _trace_back(marked.graph, retraced.graph, exported.graph)
     edges = {n.name: edges[str(n.args[1])] for n in exported.graph.nodes if n.target is _MARK_OP}
     marks = {str(n.outputs[0].name): edges[str(n.outputs[0].name)] for n in program.model.graph
              if n.op_type == "Identity" and n.outputs[0].name in edges}  # fmt: skip
@@ -67,7 +69,50 @@ def export_marked(
         if str(node.outputs[0].name) in marks:
             node.domain, node.op_type = MARK
     simplify(program.model)
+    _name_after_graph(program.model, names)
     return MarkedModel(model=program.model, marks=marks)
+
+
+_MAIN = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool"}
+
+
+def _name_after_graph(model: ir.Model, names: Mapping[str, str]) -> None:
+    """Name each operation after the graph node it came from, so that an engine's own graph can be read by those names.
+
+    Where a node became several operations (a linear layer's MatMul and Add) the first that computes gets the name.
+    """
+    taken: set[str] = set()
+    for i, node in enumerate(model.graph):
+        text = node.metadata_props.get("pkg.torch.onnx.fx_node", "").partition(" ")[0].lstrip("%")
+        origin = names.get(text, "")
+        if origin and origin not in taken and node.op_type in _MAIN:
+            taken.add(origin)
+            node.name = origin
+        else:
+            node.name = f"{origin or 'node'}.{node.op_type}.{i}"
+
+
+def _trace_back(captured: fx.Graph, retraced: fx.Graph, final: fx.Graph) -> dict[str, str]:
+    """Name in the exporter's graph -> name in ours: exporting traces anew and numbers the nodes in its own way."""
+    ours, theirs = (
+        [n for n in graph.nodes if n.op == "call_function" and isinstance(n.target, torch._ops.OpOverload)]
+        for graph in (captured, retraced)
+    )
+    matcher = difflib.SequenceMatcher(
+        None, [str(n.target) for n in ours], [str(n.target) for n in theirs], autojunk=False
+    )
+    aligned = {
+        theirs[block.b + i].name: ours[block.a + i].name
+        for block in matcher.get_matching_blocks()
+        for i in range(block.size)
+    }
+    names = {}
+    for node in final.nodes:
+        sources = [node.name, *(source.name for source in node.meta.get("from_node", ()))]
+        found = next((aligned[s] for s in sources if s in aligned), None)
+        if found is not None:
+            names[node.name] = found
+    return names
 
 
 def _mark(captured: CapturedModel, plans: Sequence[QuantPlan]) -> tuple[fx.GraphModule, dict[str, tuple[str, str]]]:
@@ -108,7 +153,7 @@ def _run(
     opset: int,
     input_names: Sequence[str] | None,
     output_names: Sequence[str] | None,
-) -> torch.onnx.ONNXProgram:
+) -> tuple[torch.onnx.ONNXProgram, torch.export.ExportedProgram]:
     arg_shapes, kwarg_shapes = shapes if shapes is not None else (None, None)
     dynamic = arg_shapes if not kwarg_shapes else (*arg_shapes, *kwarg_shapes.values())
     try:
@@ -133,7 +178,7 @@ def _run(
             hint="skip or rewrite that operation; --backend torch_native needs no ONNX",
         ) from error
     assert program is not None
-    return program
+    return program, exported
 
 
 def _translations() -> dict[Any, Any]:
