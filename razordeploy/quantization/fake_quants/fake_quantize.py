@@ -12,7 +12,6 @@ from razordeploy.quantization.observers.base import Observer
 from razordeploy.quantization.observers.minmax import MovingAverageMinMaxObserver
 from razordeploy.quantization.observers.passive import FixedQParamsObserver, NoopObserver
 from razordeploy.quantization.plan import QParams
-from razordeploy.quantization.qparams import compute_qparams
 
 
 class FakeQuantize(FakeQuantizeBase):
@@ -33,8 +32,8 @@ class FixedQParamsFakeQuantize(FakeQuantizeBase):
     def __init__(self, *, scheme: QScheme, scale: float | Sequence[float], zero_point: int | Sequence[int] = 0) -> None:
         fixed = FixedQParamsObserver(scale=scale, zero_point=zero_point, ch_axis=scheme.ch_axis)
         super().__init__(scheme=scheme, observer=fixed)
-        # Checks that the grid can have this zero point.
-        compute_qparams(*fixed.range(scheme), scheme)
+        # Refuses a zero point that the grid cannot have.
+        fixed.range(scheme)
         self.set_qparams(QParams(scale=fixed.scale, zero_point=fixed.zero_point, scheme=scheme))
         self.disable_observer()
 
