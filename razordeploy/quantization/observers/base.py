@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from razordeploy.config.scheme import QScheme
 from razordeploy.errors import DataError, RecipeError
+from razordeploy.quantization.growing_state import GrowingState
 
 
 def split_channels(x: Tensor, ch_axis: int) -> Tensor:
@@ -21,19 +20,16 @@ def split_channels(x: Tensor, ch_axis: int) -> Tensor:
 
 
 def aminmax(x: Tensor, ch_axis: int | None) -> tuple[Tensor, Tensor]:
-    """Minimum and maximum of ``x`` in one pass and without a copy: 0-d, or ``(C,)`` along ``ch_axis``."""
+    """Minimum and maximum of ``x``, without a copy: 0-d, or ``(C,)`` along ``ch_axis``."""
     if ch_axis is None:
         low, high = torch.aminmax(x)
         return low, high
     parts = split_channels(x, ch_axis)
-    if parts.shape[2] == 1:
-        low, high = parts[:, :, 0].aminmax(dim=0)
-        return low, high
-    low, high = parts.aminmax(dim=2)
-    return low.amin(0), high.amax(0)
+    # Along an axis, torch.aminmax is not vectorised: the two reductions take a tenth of its time.
+    return parts.amin((0, 2)), parts.amax((0, 2))
 
 
-class Observer(nn.Module):
+class Observer(GrowingState):
     """Base of the range estimators; it cannot be built itself.
 
     A subclass writes ``_update(x, low, high)`` and ``_range(scheme)``, and keeps its state in buffers. The state is
@@ -126,11 +122,3 @@ class Observer(nn.Module):
     def _range(self, scheme: QScheme) -> tuple[Tensor, Tensor]:
         """Give the range for a grid: 0-d or ``(C,)``."""
         raise NotImplementedError
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        # Buffers take their shape from the data (channels, samples), so a fresh observer has to grow on load.
-        for name, buffer in self._buffers.items():
-            saved = state_dict.get(prefix + name)
-            if isinstance(saved, Tensor) and buffer is not None and saved.shape != buffer.shape:
-                self._buffers[name] = torch.empty(saved.shape, dtype=buffer.dtype, device=buffer.device)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -98,12 +98,11 @@ class MeanMinMaxObserver(Observer):
             low, high = super()._aminmax(x)
             return low.unsqueeze(0), high.unsqueeze(0)
         if self.ch_axis is None:
-            low, high = x.flatten(1).aminmax(dim=1)
-            return low, high
+            return x.flatten(1).amin(1), x.flatten(1).amax(1)
         n, axis = x.shape[0], self.ch_axis % x.ndim
         before, channels = x.shape[1:axis].numel(), x.shape[axis]
-        low, high = x.reshape(n, before, channels, -1).aminmax(dim=3)
-        return low.amin(1), high.amax(1)
+        parts = x.reshape(n, before, channels, -1)
+        return parts.amin((1, 3)), parts.amax((1, 3))
 
     def _update(self, x: Tensor, low: Tensor, high: Tensor) -> None:
         self.sum_min = self.sum_min + low.sum(0, dtype=torch.float64)

@@ -14,7 +14,7 @@ from razordeploy.quantization.observers.base import Observer, split_channels
 # 2**-100 is far below any scale that matters, and bins / 2**-100 still fits float32.
 _MIN_EXPONENT, _MAX_EXPONENT = -100, 128
 # Values binned at a time: the temporaries then stay in the cache.
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,18 +88,19 @@ class HistogramBase(Observer):
         per_unit = (self.bins * torch.exp2(-self.exponent.double())).float()
         rows, width = self.counts.shape
         if self.ch_axis is None:
+            factor = per_unit.item()
             for part in x.reshape(-1).split(_CHUNK):
                 # bincount on int32 is several times faster than on int64.
-                index = (part * per_unit).floor_().to(torch.int32).add_(self.bins)
+                index = (part * factor).floor_().to(torch.int32).add_(self.bins)
                 self.counts += torch.bincount(index, minlength=width)
-            self.zeros += x.numel() - torch.count_nonzero(x)
+                self.zeros += part.numel() - _nonzeros(part.view(1, 1, -1))
             return
         parts = split_channels(x, self.ch_axis)
         start = (torch.arange(rows, dtype=torch.int32, device=x.device) * width + self.bins).view(-1, 1)
         for part in parts.split(max(1, _CHUNK // parts[0].numel())):
             index = (part * per_unit.view(-1, 1)).floor_().to(torch.int32).add_(start)
             self.counts += torch.bincount(index.view(-1), minlength=rows * width).view(rows, width)
-        self.zeros += parts[:, :, 0].numel() // rows * parts.shape[2] - torch.count_nonzero(parts, dim=(0, 2))
+            self.zeros += part.numel() // rows - _nonzeros(part)
 
     def histogram(self, scheme: QScheme) -> Histogram:
         """Give the rows that a scheme needs; the channels are added up, exactly, for a per-tensor one."""
@@ -113,7 +114,8 @@ class HistogramBase(Observer):
         counts[:, self.bins] -= zeros
         used = counts.any(0).nonzero()
         # The bin that starts at 0 always stays, for the zeros.
-        first, last = (min(int(used[0]), self.bins), max(int(used[-1]), self.bins)) if used.numel() else (self.bins,) * 2
+        first = min(int(used[0]), self.bins) if used.numel() else self.bins
+        last = max(int(used[-1]), self.bins) if used.numel() else self.bins
         steps = torch.arange(first - self.bins, last + 2 - self.bins, dtype=torch.float64, device=counts.device)
         edges = steps / self.bins * torch.exp2(exponent.double()).view(-1, 1)
         return Histogram(
@@ -123,6 +125,15 @@ class HistogramBase(Observer):
             low=low.double(),
             high=high.double(),
         )
+
+
+def _nonzeros(parts: Tensor) -> Tensor:
+    """Number of values other than 0 in every row of ``(before, R, after)``: ``(R,)`` int64.
+
+    A float32 sum of ones is exact up to 2**24. Unlike ``torch.count_nonzero`` this does not branch on the values,
+    which costs ten times as much behind a ReLU.
+    """
+    return parts.sign().abs_().sum(2).sum(0, dtype=torch.float64).to(torch.int64)
 
 
 def merge_bins(counts: Tensor, shift: Tensor) -> Tensor:
