@@ -78,7 +78,9 @@ def guess_input_shape(recipe: Recipe) -> tuple[int, ...] | None:
     """The image shape (C, H, W) by the pipeline or the dataset of the recipe; None when neither tells."""
     side: int | None = None
     for key in ("test_dataloader", "val_dataloader", "train_dataloader"):
-        dataset = (recipe.config.get(key) or {}).get("dataset") or {}
+        dataset = (recipe.config.get(key) or {}).get("dataset")
+        if not isinstance(dataset, dict):
+            continue
         for step in dataset.get("pipeline") or ():
             size = step.get("crop_size", step.get("scale")) if isinstance(step, dict) else None
             side_here = size[0] if isinstance(size, list | tuple) and len(set(size)) == 1 else size
