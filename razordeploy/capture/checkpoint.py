@@ -133,16 +133,20 @@ def _rename(state: dict[str, Tensor], key_mapping: Mapping[str, str], path: str 
         return state
     renamed: dict[str, Tensor] = {}
     for key, value in state.items():
-        new = key
-        for pattern, replacement in key_mapping.items():
-            try:
-                new = re.sub(pattern, replacement, new)
-            except (re.error, IndexError) as error:
-                raise CheckpointError(f"key_mapping {pattern!r} -> {replacement!r} does not work: {error}") from error
+        new = _rename_key(key, key_mapping)
         if new in renamed:
             raise CheckpointError(f"key_mapping makes two keys of '{path}' into '{new}'", hint=f"one is '{key}'")
         renamed[new] = value
     return renamed
+
+
+def _rename_key(key: str, key_mapping: Mapping[str, str]) -> str:
+    try:
+        for pattern, replacement in key_mapping.items():
+            key = re.sub(pattern, replacement, key)
+    except (re.error, IndexError) as error:
+        raise CheckpointError(f"key_mapping {dict(key_mapping)} does not work: {error}") from error
+    return key
 
 
 def _first(names: Sequence[str]) -> str:

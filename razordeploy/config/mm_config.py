@@ -46,11 +46,12 @@ def read_config(path: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any],
 
 
 def _merge(config: Any, options: Mapping[str, Any], path: Path) -> None:
-    for key, value in options.items():
-        try:
+    key = ""
+    try:
+        for key, value in options.items():
             config.merge_from_dict({key: value}, allow_list_keys=True)
-        except Exception as error:
-            raise RecipeError(f"--set {key}: it does not fit '{path}': {_text(error)}") from error
+    except Exception as error:
+        raise RecipeError(f"--set {key}: it does not fit '{path}': {_text(error)}") from error
 
 
 @contextlib.contextmanager

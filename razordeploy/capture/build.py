@@ -1,0 +1,109 @@
+"""From a recipe to its model: built, loaded with its weights, and reduced to its deploy form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from razordeploy.capture.checkpoint import load_into
+from razordeploy.capture.factory import resolve_factory
+from razordeploy.capture.openmmlab import build_classifier, guess_input_shape, make_plain
+from razordeploy.config.recipe import Recipe
+from razordeploy.errors import ModelError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltModel:
+    """A model ready for capture."""
+
+    module: nn.Module
+    """In eval mode; takes plain tensors (N, ...), returns a tensor or a tuple of tensors."""
+    preprocess: nn.Module | None
+    """The model's own data preprocessor: a batch of its dataloader -> dict with ``inputs``. None: it has none."""
+    input_shapes: tuple[tuple[int, ...], ...] | None
+    """Shape of every input without the batch; None means that the recipe does not tell, and the data has to."""
+
+
+def build_model(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: bool = False) -> BuiltModel:
+    """Build the model of ``recipe`` and load its weights.
+
+    Without a checkpoint the weights are random, the same ones for the same ``recipe.seed``. Branches that exist for
+    training only (RepVGG, MobileOne ...) are merged once the weights are in.
+
+    Args:
+        recipe: what to build.
+        checkpoint: takes the place of the recipe's own; a relative path starts at the working directory, or else at
+            the recipe's folder.
+        trust: let the checkpoint run code while it is loaded, as ``trust_checkpoint`` of the recipe does.
+
+    Raises:
+        ModelError: the model cannot be found or built.
+        CheckpointError: its weights cannot be read or do not match.
+        MissingDependency: the package it comes from is not installed.
+    """
+    shapes = recipe.deploy.input_shapes
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        is_factory = ":" in recipe.model["type"]
+        module = _call_factory(recipe) if is_factory else build_classifier(recipe)
+    file = checkpoint if checkpoint is not None else recipe.checkpoint
+    if file is not None:
+        load_into(
+            module,
+            _locate(file, recipe),
+            key_mapping=recipe.key_mapping,
+            strict=recipe.strict,
+            trust=trust or recipe.trust_checkpoint,
+        )
+    module.eval()
+    merge_branches(module)
+    preprocess = None
+    if not is_factory:
+        module, preprocess = make_plain(module)
+        guess = guess_input_shape(recipe)
+        shapes = shapes or ((guess,) if guess else None)
+    return BuiltModel(module=module, preprocess=preprocess, input_shapes=shapes)
+
+
+def merge_branches(module: nn.Module) -> None:
+    """Call ``switch_to_deploy()`` on the outermost submodules that offer it and have not been switched yet.
+
+    Raises:
+        ModelError: one of them fails.
+    """
+    done: list[str] = []
+    for path, submodule in list(module.named_modules()):
+        switch = getattr(submodule, "switch_to_deploy", None)
+        inside = any(path.startswith(f"{outer}.") or not outer for outer in done)
+        if inside or not callable(switch):
+            continue
+        done.append(path)
+        if getattr(submodule, "deploy", False) is True:
+            continue
+        try:
+            switch()
+        except Exception as error:
+            where = f"'{path or type(submodule).__name__}'"
+            raise ModelError(f"switch_to_deploy() of {where} failed: {type(error).__name__}: {error}") from error
+
+
+def _call_factory(recipe: Recipe) -> nn.Module:
+    name = recipe.model["type"]
+    factory = resolve_factory(name, recipe.path.parent)
+    arguments: dict[str, Any] = {key: value for key, value in recipe.model.items() if key not in ("type", "_scope_")}
+    try:
+        module = factory(**arguments)
+    except (Exception, SystemExit) as error:
+        raise ModelError(f"model '{name}' cannot be built: {type(error).__name__}: {error}") from error
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"model '{name}': expected a torch.nn.Module, got {type(module).__name__}")
+    return module
+
+
+def _locate(checkpoint: str | Path, recipe: Recipe) -> str | Path:
+    beside = recipe.path.parent / checkpoint
+    return beside if not Path(checkpoint).expanduser().exists() and beside.exists() else checkpoint
