@@ -48,7 +48,8 @@ class Cifar10Npz(Source):
                 hint="set RAZORDEPLOY_DATA to the folder that holds cifar10/, or root=... in the recipe's data section",
             )
         try:
-            with np.load(self.path) as archive:
+            # numpy leaves a file it opened itself open when it is no archive.
+            with self.path.open("rb") as file, np.load(file) as archive:
                 self._jpeg, self._offsets, self.labels, classes = (archive[key] for key in KEYS)
         except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as exc:
             raise DataError(f"expected an archive with the arrays {', '.join(KEYS)} in {self.path}: {exc}") from exc

@@ -28,11 +28,11 @@ def registry_scope(scope: str) -> Iterator[None]:
     Raises:
         MissingDependency: the package is not installed.
     """
-    lazy.require("mmengine", extra="openmmlab")
+    lazy.require("mmengine", extra="mmcls")
     from mmengine.registry import DefaultScope
 
     if scope != "mmengine":
-        lazy.require(scope, extra=scope)
+        lazy.require(scope, extra="openmmlab" if scope == "mmpretrain" else scope)
         with warnings.catch_warnings():
             # mmcv-lite, the build that installs everywhere, says so on import; classification needs none of those ops.
             warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")

@@ -53,9 +53,9 @@ class Classifier(BaseModel):
             raise ModelError(f"expected logits (N, classes) from the model to train it, got {found}")
         if mode == "predict":
             return logits.argmax(1)
-        if mode == "loss":
+        if mode == "loss" and targets is not None:
             return {"loss": functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)}
-        raise ModelError(f"expected mode 'tensor', 'loss' or 'predict', got {mode!r}")
+        raise ModelError(f"expected mode 'tensor', 'predict', or 'loss' with targets, got {mode!r}")
 
 
 def _shifted(images: Tensor, shift: int) -> Tensor:
