@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 # matplotlib knows no CSS variables: it draws in these, and they are replaced in its output.
 _TEXT, _LINE, _INT8, _FLOAT, _BAD = "#010203", "#010204", "#010205", "#010206", "#010207"
 _CSS = {_TEXT: "var(--muted)", _LINE: "var(--line)", _INT8: "var(--int8)", _FLOAT: "var(--float)", _BAD: "var(--bad)"}
-_WIDTH_INCHES = 6.2
+_WIDTH_INCHES = 5.0
 _RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
-    "font.size": 10,
+    "font.size": 9.5,
     "text.color": _TEXT,
     "axes.labelcolor": _TEXT,
     "axes.edgecolor": _LINE,
@@ -49,7 +49,7 @@ def coverage_svg(kinds: Sequence[tuple[str, int, int]], key: str) -> str:
         axes.barh(rows, int8, color=_INT8, height=0.68)
         axes.barh(rows, rest, left=int8, color=_FLOAT, height=0.68)
         for row, total in enumerate(a + b for a, b in zip(int8, rest, strict=True)):
-            axes.annotate(str(total), (total, row), (4, 0), textcoords="offset points", va="center", fontsize=9)
+            axes.annotate(str(total), (total, row), (4, 0), textcoords="offset points", va="center", fontsize=8.5)
         axes.set_yticks(rows, [_label(kind[0]) for kind in kinds])
         axes.set_ylim(len(kinds) - 0.4, -0.6)
         axes.set_xlabel("operations")
@@ -61,7 +61,7 @@ def coverage_svg(kinds: Sequence[tuple[str, int, int]], key: str) -> str:
 
 def layers_svg(sqnr_db: Sequence[float], worst: Sequence[int], key: str) -> str:
     """Draw the SQNR of every layer in network order; ``worst`` are the indices to point out."""
-    with _canvas(2.5, key) as (axes, out):
+    with _canvas(2.2, key) as (axes, out):
         colours = [_BAD if index in worst else _INT8 for index in range(len(sqnr_db))]
         axes.bar(range(1, len(sqnr_db) + 1), sqnr_db, color=colours, width=0.75)
         axes.set_xlabel("layer, in network order")
@@ -74,7 +74,7 @@ def layers_svg(sqnr_db: Sequence[float], worst: Sequence[int], key: str) -> str:
 
 def latency_svg(float_ms: Sequence[float], engine_ms: Sequence[float], key: str) -> str:
     """Draw which share of the calls was at most so long, for the float and the int8 engine."""
-    with _canvas(2.5, key) as (axes, out):
+    with _canvas(2.2, key) as (axes, out):
         longest = 0.0
         for samples, colour, name in ((float_ms, _FLOAT, "float"), (engine_ms, _INT8, "int8")):
             ordered = sorted(samples)
@@ -102,7 +102,7 @@ def sizes_svg(rows: Sequence[tuple[str, float, float]], key: str) -> str:
             axes.barh(places, values, color=colour, height=0.34)
             for place, value in zip(places, values, strict=True):
                 text = wording.size(value * 1e6)
-                axes.annotate(text, (value, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
+                axes.annotate(text, (value, place), (4, 0), textcoords="offset points", va="center", fontsize=8.5)
         axes.set_yticks(range(len(rows)), [_label(row[0]) for row in rows])
         axes.set_ylim(len(rows) - 0.45, -0.55)
         axes.set_xlabel("MB")

@@ -14,7 +14,7 @@ from razordeploy.report.commands import next_commands
 from razordeploy.report.schema import BackendReport, Layer, Number, Report, passed
 
 _KINDS_DRAWN = 14
-_WORST_LAYERS = 8
+_WORST_LAYERS = 6
 _INT8_WORDS = ("int8", "uint8", "i8", "u8", "s8", "qint8", "quint8")
 
 

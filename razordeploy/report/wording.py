@@ -16,7 +16,8 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069
 
 def plain(text: object) -> str:
     """Return ``text`` on one line, without characters that act on a terminal or hide what is written."""
-    return _UNSAFE.sub("\ufffd", " ".join(str(text).split()))
+    # Runs of blanks stay: the text may be a path that is pasted into a shell.
+    return _UNSAFE.sub("\ufffd", re.sub("[\t\n\r]", " ", str(text)))
 
 
 def fixed(value: Number, digits: int = 2) -> str:
@@ -30,7 +31,9 @@ def significant(value: Number) -> str:
         return MISSING
     if value == 0 or not 1e-4 <= abs(value) < 1e6:
         return f"{value:.3g}"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+    # The exponent after rounding: 9.999 is 10.0, not 10.00.
+    exponent = int(f"{value:.2e}".partition("e")[2])
+    return f"{value:.{max(0, 2 - exponent)}f}"
 
 
 def size(value_bytes: Number) -> str:
