@@ -19,7 +19,7 @@ def json_text(value: Any) -> str:
     Raises:
         UsageError: a value that JSON has no word for; the message names its place.
     """
-    return json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(jsonable(value), indent=2, allow_nan=False) + "\n"
 
 
 def jsonable(value: Any, where: str = "value") -> Any:

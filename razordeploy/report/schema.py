@@ -1,0 +1,244 @@
+"""The structure of report.json: what every reader of it may rely on."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from typing import Any, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+from razordeploy.errors import UsageError, nearest
+
+SCHEMA_VERSION = 1
+
+Number = float | None
+"""A finite number; None where it was not measured or came out as NaN or infinity."""
+
+
+class Metrics(TypedDict, total=False):
+    """Metric name to value (``top1`` in percent) at the three points where the model is measured."""
+
+    float: dict[str, Number]
+    simulated: dict[str, Number]
+    engine: dict[str, Number]
+
+
+class Gap(TypedDict, total=False):
+    """How much of the first metric is lost from one point to the next, in points; negative is a gain."""
+
+    float_to_simulated: Number
+    simulated_to_engine: Number
+    float_to_engine: Number
+
+
+class FloatOp(TypedDict):
+    """An operation that was planned or could have been int8 and runs in float."""
+
+    node: str
+    op: str
+    reason: str
+
+
+class Coverage(TypedDict):
+    """Operations, counted in the engine's own graph."""
+
+    planned: int
+    int8: int
+    float: list[FloatOp]
+
+
+class Parity(TypedDict, total=False):
+    """Engine against simulation, over all outputs."""
+
+    max_abs: Number
+    sqnr_db: Number
+    steps: Number
+
+
+class Percentiles(TypedDict, total=False):
+    """Latency of one call in milliseconds."""
+
+    p50: Number
+    p90: Number
+    p99: Number
+
+
+class Latency(TypedDict, total=False):
+    """The float engine and the int8 engine of the same runtime, timed in turns."""
+
+    float: Percentiles
+    engine: Percentiles
+
+
+class LatencySamples(TypedDict, total=False):
+    """Every timed call in milliseconds."""
+
+    float: list[Number]
+    engine: list[Number]
+
+
+class Size(TypedDict, total=False):
+    """All files of a model in bytes, weights in external files included."""
+
+    float: int
+    engine: int
+
+
+class Calibration(TypedDict, total=False):
+    """The calibration pass; ``source`` and ``sha256`` say which data it saw."""
+
+    samples: int
+    seconds: Number
+    source: str
+    sha256: str
+
+
+class Seconds(TypedDict, total=False):
+    """Wall-clock time of each step."""
+
+    capture: Number
+    calibrate: Number
+    place: Number
+    export: Number
+    validate: Number
+
+
+class Layer(TypedDict, total=False):
+    """One quantized layer against its float twin."""
+
+    node: str
+    module: str
+    op: str
+    sqnr_db: Number
+
+
+class GraphNode(TypedDict):
+    """A node of the runtime's own graph; ``precision`` is int8, uint8, float32, ..."""
+
+    name: str
+    op: str
+    precision: str
+
+
+class _Verdict(TypedDict):
+    passed: bool
+
+
+class BackendReport(_Verdict, total=False):
+    """One backend. Only ``passed`` is always there: a failed backend has ``error`` instead of numbers."""
+
+    metrics: Metrics
+    gap: Gap
+    coverage: Coverage
+    parity: Parity
+    latency_ms: Latency
+    latency_samples_ms: LatencySamples
+    speedup: Number
+    size_bytes: Size
+    calibration: Calibration
+    limits: dict[str, Number]
+    """What was checked; ``max_drop`` bounds ``gap.float_to_engine`` in points."""
+    failures: list[str]
+    """The checks that did not hold, one sentence each."""
+    error: str
+    exit_code: int
+    layers: list[Layer]
+    graph: list[GraphNode]
+    files: dict[str, str]
+    seconds: Seconds
+
+
+class Environment(TypedDict, total=False):
+    """Where it ran."""
+
+    versions: dict[str, str]
+    cpu: str
+    cpu_flags: list[str]
+    os: str
+    python: str
+    threads: int
+
+
+class _Always(TypedDict):
+    schema_version: int
+    model: str
+    created: str
+    backends: dict[str, BackendReport]
+
+
+class Report(_Always, total=False):
+    """The whole file; ``created`` is ISO 8601, ``command`` can be pasted into a shell."""
+
+    recipe: str | None
+    seed: int | None
+    environment: Environment
+    command: str
+    calibration: Calibration
+    warnings: list[str]
+
+
+def gaps(metrics: Metrics, metric: str = "top1") -> Gap:
+    """Compute the three gaps of ``metric`` in points: positive is what was lost, None where a side is missing."""
+
+    def lost(first: Mapping[str, Number], second: Mapping[str, Number]) -> Number:
+        before, after = first.get(metric), second.get(metric)
+        return None if before is None or after is None else before - after
+
+    reference, simulated, engine = metrics.get("float", {}), metrics.get("simulated", {}), metrics.get("engine", {})
+    return {
+        "float_to_simulated": lost(reference, simulated),
+        "simulated_to_engine": lost(simulated, engine),
+        "float_to_engine": lost(reference, engine),
+    }
+
+
+def passed(report: Report) -> bool:
+    """Tell whether there is a backend and every one of them passed."""
+    backends = report["backends"].values()
+    return bool(backends) and all(entry["passed"] and "error" not in entry for entry in backends)
+
+
+def check_report(report: Mapping[str, Any]) -> None:
+    """Hold ``report`` against the structure.
+
+    Raises:
+        UsageError: a field is unknown, missing or of another type; the message names its place.
+    """
+    _check(report, Report, "report")
+
+
+def _check(value: Any, kind: Any, where: str) -> None:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_typeddict(kind):
+        _check_fields(value, kind, where)
+    elif origin in (Union, types.UnionType):
+        if value is not None:
+            _check(value, next(option for option in arguments if option is not type(None)), where)
+    elif origin is dict:
+        _check_type(value, Mapping, where)
+        for key, item in value.items():
+            _check(item, arguments[1], f"{where}.{key}")
+    elif origin is list:
+        _check_type(value, list | tuple, where)
+        for index, item in enumerate(value):
+            _check(item, arguments[0], f"{where}[{index}]")
+    else:
+        _check_type(value, int | float if kind is float else kind, where)
+
+
+def _check_fields(value: Any, kind: Any, where: str) -> None:
+    _check_type(value, Mapping, where)
+    fields = get_type_hints(kind)
+    for key in value:
+        if key not in fields:
+            raise UsageError(f"unknown field '{key}' in {where}", hint=nearest(str(key), fields))
+    if missing := sorted(kind.__required_keys__ - set(value)):
+        raise UsageError(f"{where} has no '{missing[0]}'", hint=f"needed: {', '.join(sorted(kind.__required_keys__))}")
+    for key, item in value.items():
+        _check(item, fields[key], f"{where}.{key}")
+
+
+def _check_type(value: Any, kind: Any, where: str) -> None:
+    # A bool is an int to Python, and a sample count of True is a mistake.
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        name = getattr(kind, "__name__", str(kind))
+        raise UsageError(f"expected {name} at {where}, got {type(value).__name__}")

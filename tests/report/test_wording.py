@@ -1,0 +1,54 @@
+import math
+
+import pytest
+
+from razordeploy.report import wording
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.00 kB"),
+        (296_000, "296 kB"),
+        (999_600, "1.00 MB"),
+        (44.7e6, "44.7 MB"),
+        (2.5e9, "2.50 GB"),
+        (None, "-"),
+    ],
+)
+def test_size(value, text):
+    assert wording.size(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1.3149, "1.31"),
+        (13.149, "13.1"),
+        (131.49, "131"),
+        (2131.4, "2131"),
+        (0.031249, "0.0312"),
+        (0, "0"),
+        (9.999, "10.0"),
+        (-1.5, "-1.50"),
+        (None, "-"),
+        (math.nan, "-"),
+        (1e-9, "1e-09"),
+    ],
+)
+def test_significant(value, text):
+    assert wording.significant(value) == text
+
+
+@pytest.mark.parametrize("bad", ["\x1b[2J", "\x07", "\x9b31m", "\u202e", "\u200b", "\udcff", "\r", "\n"])
+def test_plain_takes_out_what_acts_on_a_terminal(bad):
+    text = wording.plain(f"a  b{bad}c")
+    assert text.startswith("a  b")
+    assert bad[0] not in text
+    text.encode()
+
+
+def test_plain_keeps_letters_of_every_language():
+    assert wording.plain("café 模型 نموذج") == "café 模型 نموذج"
