@@ -2,6 +2,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from razordeploy.workdir import WorkDir
 
 HOLDER = """
 import sys
+import tempfile
 import time
 from razordeploy.workdir import WorkDir
 with WorkDir(sys.argv[1]):
@@ -48,10 +50,12 @@ def test_makes_the_folder_and_frees_it_again(tmp_path):
 def test_a_live_holder_is_named_at_once(tmp_path):
     holder = start(HOLDER, tmp_path)
     holder.stdout.readline()
+    began = time.monotonic()
     try:
         with pytest.raises(StorageError, match=rf"in use by process {holder.pid} on .+, started 20\d\d-") as caught:
             WorkDir(tmp_path).__enter__()
         assert caught.value.exit_code == 5
+        assert time.monotonic() - began < 0.5
         # Losing must not have blanked the holder's line.
         with pytest.raises(StorageError, match=f"process {holder.pid} "):
             WorkDir(tmp_path).__enter__()
@@ -109,16 +113,16 @@ def test_a_file_in_the_way(tmp_path):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become a user without permission")
-def test_a_folder_of_somebody_else(tmp_path):
-    tmp_path.chmod(0o755)
-    for folder in list(tmp_path.parents)[:2]:
-        folder.chmod(folder.stat().st_mode | 0o055)
+def test_a_folder_of_somebody_else():
     code = CONTENDER.replace("time.sleep(", "import filelock, os; os.setuid(65534); (", 1)
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path, "0"], capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
-    assert done.returncode == 5, done.stderr
-    assert done.stdout.startswith(f"lost cannot access {tmp_path / '.lock'}: no permission; ")
+    # Not tmp_path: pytest keeps the folders above it closed to other users.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        done = subprocess.run(
+            [sys.executable, "-c", code, folder, "0"], capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+        assert done.returncode == 5, done.stderr
+        assert done.stdout.startswith(f"lost cannot access {folder}/.lock: no permission; ")
 
 
 def test_a_read_only_disk(tmp_path, monkeypatch):

@@ -64,6 +64,8 @@ def layers_svg(sqnr_db: Sequence[float], worst: Sequence[int], key: str) -> str:
     with _canvas(2.2, key) as (axes, out):
         colours = [_BAD if index in worst else _INT8 for index in range(len(sqnr_db))]
         axes.bar(range(1, len(sqnr_db) + 1), sqnr_db, color=colours, width=0.75)
+        # A mark as well: among hundreds of thin bars, or without colour, the red ones are lost.
+        axes.plot([index + 1 for index in worst], [sqnr_db[index] for index in worst], "v", color=_BAD, markersize=5)
         axes.set_xlabel("layer, in network order")
         axes.set_ylabel("SQNR, dB")
         _whole_numbers(axes)
