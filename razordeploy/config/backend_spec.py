@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from razordeploy.config.scheme import QScheme
 from razordeploy.errors import RecipeError, nearest
@@ -56,6 +56,8 @@ class OpRule:
     """True: the kernel needs a quantized output too."""
     join: bool = False
     """True: quantized only between int8 operations (element-wise, pooling); False: starts an int8 region."""
+    sum_in_place: bool = False
+    """True: an input that an int8 convolution writes for this operation alone stays as it is: the kernel adds to it."""
     constants: bool = True
     """False: stays float when one operand is a constant."""
     enabled: bool = True
@@ -97,8 +99,8 @@ class BackendSpec:
     """Kinds that run inside the operation before them."""
     share_with_float: bool = False
     """True: float consumers read the quantized value too, because a kernel may have one output only."""
-    bias: str = "float"
-    """float | int32 (scale = input scale * weight scale)."""
+    bias: Literal["float", "int32"] = "float"
+    """int32: biases are stored as integers of scale ``input scale * weight scale``."""
     float_reasons: Mapping[str, str] = field(default_factory=dict)
     """Operation kind -> why it stays float."""
     parity_steps: float = 1.0

@@ -70,12 +70,12 @@ class _Placement:
         reasons = self._exclusions()
         chosen = self._choose(reasons)
         for node in chosen:
-            for source in self._activations(node):
+            for source in self._quantized_inputs(node, set(chosen)):
                 self._request(source, node, self.settings[node])
         if self.spec.share_with_float:
             self._share(chosen)
         points = [*self._activation_points(), *self._weight_points(chosen)]
-        return QuantPlan(backend=self.spec.name, points=tuple(points), ops=tuple(self._ops(chosen, reasons)))
+        return QuantPlan(backend=self.spec.name, points=tuple(points), ops=tuple(self._ops(chosen, reasons)), bias=self.spec.bias)
 
     # Which operations ------------------------------------------------------------------------------------------
 
@@ -174,6 +174,16 @@ class _Placement:
             if position < len(node.args):
                 found += [n for n in flat_nodes(node.args[position]) if is_float(n) and not self._is_constant(n)]
         return found
+
+    def _quantized_inputs(self, node: fx.Node, chosen: set[fx.Node]) -> list[fx.Node]:
+        """Inputs that go on a grid: all, or all but the one that the kernel before ``node`` adds the others to."""
+        sources = self._activations(node)
+        if not self.rules[node].sum_in_place or len(sources) < 2:
+            return sources
+        in_place = [s for s in sources if s in chosen and self.rules[s].weight is not None and len(s.users) == 1]
+        if in_place:
+            sources.remove(max(in_place, key=self.nodes.index))
+        return sources
 
     # Which values ----------------------------------------------------------------------------------------------
 

@@ -62,6 +62,8 @@ class QuantPlan:
     backend: str
     points: tuple[QuantPoint, ...]
     ops: tuple[PlannedOp, ...]
+    bias: Literal["float", "int32"] = "float"
+    """``int32``: the engine stores biases as integers of scale ``input scale * weight scale``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,24 +1,25 @@
-"""The quantized model in torch: the float graph with a fake quant at every point of the plan."""
+"""The quantized model in torch: the float graph with every planned value rounded to its grid.
+
+Convolutions and linear layers whose input and weight are both on a grid compute as integer kernels do: products of
+integers are summed without rounding, then scaled once. Summing the dequantized floats instead differs from the engine
+in the last bit, which flips values that lie on a rounding boundary and, layer after layer, drifts away from it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import fx
 
 from razordeploy.capture.graph import CapturedModel, attribute
+from razordeploy.quantization.op_kinds import KINDS
 from razordeploy.quantization.plan import QParams, QuantPlan
-from razordeploy.quantization.qparams import fake_quantize
+from razordeploy.quantization.qparams import fake_quantize, quantize
 
-
-class _FakeQuant(torch.nn.Module):
-    def __init__(self, params: QParams) -> None:
-        super().__init__()
-        self.params = params
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return fake_quantize(x, self.params)
+_CHANNEL_FIRST = {t for kind in ("conv1d", "conv2d", "conv3d") for t in KINDS[kind]}
+_CHANNEL_LAST = set(KINDS["linear"])
 
 
 def simulate(captured: CapturedModel, plan: QuantPlan, params: Mapping[str, QParams]) -> fx.GraphModule:
@@ -33,6 +34,7 @@ def simulate(captured: CapturedModel, plan: QuantPlan, params: Mapping[str, QPar
     module = fx.GraphModule(captured.graph_module, graph)
     by_name = {node.name: copied[node] for node in captured.graph.nodes if node in copied}
     by_name["output"] = next(n for n in graph.nodes if n.op == "output")
+    grids: dict[fx.Node, QParams] = {}
     for i, point in enumerate(plan.points):
         value, qparams = by_name[point.node], params[point.group]
         if point.kind == "weight":
@@ -44,7 +46,81 @@ def simulate(captured: CapturedModel, plan: QuantPlan, params: Mapping[str, QPar
             module.add_submodule(f"_fake_quant_{i}", _FakeQuant(qparams))
             with graph.inserting_after(value):
                 rounded = graph.call_module(f"_fake_quant_{i}", (value,))
+        grids[rounded] = qparams
         for user in point.users:
             by_name[user].replace_input_with(value, rounded)
+    _integer_kernels(module, grids, plan)
+    graph.eliminate_dead_code()
     module.recompile()
     return module
+
+
+class _FakeQuant(torch.nn.Module):
+    def __init__(self, params: QParams) -> None:
+        super().__init__()
+        self.params = params
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return fake_quantize(x, self.params)
+
+
+class _IntegerKernel(torch.nn.Module):
+    """``y = (sum of integer products) * (input scale * weight scale) + bias``, the sum exact below 2**24."""
+
+    def __init__(
+        self, target: Any, arguments: tuple[Any, ...], x: QParams, weight: torch.Tensor, w: QParams, bias: Any, kind: str
+    ) -> None:
+        super().__init__()
+        self.target, self.arguments = target, arguments
+        integers = quantize(weight, w).float() - _broadcast(w.zero_point.float(), weight.dim(), w.scheme.ch_axis)
+        self.register_buffer("weight", integers)
+        self.input_scale = float(x.scale)
+        scale = (x.scale.double() * w.scale.double()).float()
+        dims = 1 if target in _CHANNEL_LAST else weight.dim() - 1
+        shape = (-1, *[1] * (dims - 1))
+        self.register_buffer("scale", scale.reshape(shape) if scale.dim() else scale)
+        if bias is not None and kind == "int32":
+            bias = (bias.double() / scale.double()).round() * scale.double()
+        self.register_buffer("bias", None if bias is None else bias.float().reshape(shape))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        total = self.target((x / self.input_scale).round_(), self.weight, None, *self.arguments)
+        total = total * self.scale
+        return total if self.bias is None else total + self.bias
+
+
+def _broadcast(value: torch.Tensor, dims: int, axis: int | None) -> torch.Tensor:
+    if axis is None or value.dim() == 0:
+        return value
+    shape = [1] * dims
+    shape[axis] = -1
+    return value.reshape(shape)
+
+
+def _integer_kernels(module: fx.GraphModule, grids: Mapping[fx.Node, QParams], plan: QuantPlan) -> None:
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.op != "call_function" or node.target not in _CHANNEL_FIRST | _CHANNEL_LAST:
+            continue
+        x, w = _grid_of(node.args[0], grids), grids.get(node.args[1])
+        bias_node = node.args[2] if len(node.args) > 2 else None
+        if x is None or w is None or x.scale.dim() or (bias_node is not None and bias_node.op != "get_attr"):
+            continue
+        bias = None if bias_node is None else attribute(module, str(bias_node.target)).detach()
+        weight = attribute(module, str(node.args[1].target))
+        name = f"_kernel_{node.name}"
+        module.add_submodule(name, _IntegerKernel(node.target, node.args[3:], x, weight, w, bias, plan.bias))
+        with graph.inserting_before(node):
+            kernel = graph.call_module(name, (node.args[0],))
+        node.replace_all_uses_with(kernel)
+        graph.erase_node(node)
+        kernel.name = node.name
+
+
+def _grid_of(node: Any, grids: Mapping[fx.Node, QParams]) -> QParams | None:
+    """Grid that a value lies on, looking through operations that only move values."""
+    moving = {t for kind in ("max_pool", "reshape", "transpose", "slice", "pixel_shuffle", "upsample_nearest")
+              for t in KINDS[kind]}  # fmt: skip
+    while isinstance(node, fx.Node) and node not in grids and node.target in moving:
+        node = node.args[0]
+    return grids.get(node) if isinstance(node, fx.Node) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -26,16 +25,15 @@ def float_model(marked: MarkedModel) -> ir.Model:
 
 
 def quantized_model(
-    marked: MarkedModel, plan: QuantPlan, params: Mapping[str, QParams], *, bias: Literal["float", "int32"]
+    marked: MarkedModel, plan: QuantPlan, params: Mapping[str, QParams]
 ) -> ir.Model:
     """Return a copy with a pair at every point of ``plan``: QuantizeLinear and DequantizeLinear for activations,
-    an integer initializer and DequantizeLinear for weights.
+    an integer initializer and DequantizeLinear for weights and, where the plan says so, for biases.
 
     Args:
         marked: the float model with marks.
         plan: one backend's plan; its edges are among the marks.
         params: scale and zero point of each group.
-        bias: ``int32`` also stores convolution and Gemm biases as integers of scale ``input * weight``.
     """  # noqa: D205
     model = marked.model.clone()
     writer = _Writer(model, params)
@@ -47,7 +45,7 @@ def quantized_model(
         if point is not None:
             writer.replace(node, point)
         _bypass(model, node)
-    if bias == "int32":
+    if plan.bias == "int32":
         for node in list(model.graph):
             if node.op_type in {"Conv", "Gemm"}:
                 writer.quantize_bias(node)

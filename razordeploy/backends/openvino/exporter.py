@@ -12,7 +12,7 @@ from razordeploy.lazy import require
 
 def export(job: ExportJob) -> dict[str, str]:
     """Write ``model.xml``/``.bin`` (int8) and ``float.xml``/``.bin`` into ``job.out_dir``."""
-    quantized = quantized_model(job.marked, job.plan, job.params, bias="float")
+    quantized = quantized_model(job.marked, job.plan, job.params)
     _save(quantized, job, "model")
     _save(float_model(job.marked), job, "float")
     return {"engine": "model.xml", "engine_weights": "model.bin", "float": "float.xml", "float_weights": "float.bin"}
