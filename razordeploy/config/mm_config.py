@@ -40,6 +40,7 @@ def read_config(path: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any],
             warnings.filterwarnings("ignore", message=".*pkg_resources.*")
             config = Config.fromfile(path)
     except (Exception, SystemExit) as error:
+        _close_copies(error)
         raise _one_line(error, path) from error
     _merge(config, options, path)
     return config.to_dict(), config.text
@@ -66,6 +67,14 @@ def _safe_yaml() -> Iterator[None]:
         yield
     finally:
         yaml_handler.Loader = loader
+
+
+def _close_copies(error: BaseException) -> None:
+    # When a config fails, mmengine leaves its temporary copy open, and python warns of it at some later moment.
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        copy = frame.f_locals.get("temp_config_file")
+        if copy is not None:
+            copy.close()
 
 
 def _one_line(error: BaseException, path: Path) -> RazorDeployError:
