@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from razordeploy import lazy
+from razordeploy.config.paths import RECIPE_SUFFIXES
 from razordeploy.errors import MissingDependency, RazorDeployError, RecipeError
 
-_SUFFIXES = (".py", ".yaml", ".yml", ".json")
 _EXTRAS = {"mmcls": "mmcls", "mmpretrain": "openmmlab"}
 _READERS = {"_file2dict", "_parse_lazy_import", "_is_lazy_import", "_validate_py_syntax", "_get_base_files"}
 
@@ -29,8 +29,8 @@ def read_config(path: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any],
         RecipeError: it cannot be read, parsed, run or merged.
         MissingDependency: it builds on a package that is not installed.
     """
-    if path.suffix not in _SUFFIXES:
-        raise RecipeError(f"expected a recipe that ends in {', '.join(_SUFFIXES)}, got '{path}'")
+    if path.suffix not in RECIPE_SUFFIXES:
+        raise RecipeError(f"expected a recipe that ends in {', '.join(RECIPE_SUFFIXES)}, got '{path}'")
     lazy.require("mmengine", extra="mmcls")
     from mmengine.config import Config
 

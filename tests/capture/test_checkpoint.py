@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -327,3 +328,18 @@ def test_weights_older_than_num_batches_tracked(save):
     weights = net().state_dict()
     del weights["bn.num_batches_tracked"]
     assert load_into(net(), save(dict(weights))) == LoadResult()
+
+
+def test_public_cifar10_checkpoint():
+    shared = Path(__file__).parents[3] / "shared" / "data"
+    path = Path(os.environ.get("RAZORDEPLOY_DATA", shared)) / "checkpoints" / "resnet20-12fca82f.th"
+    if not path.is_file():
+        pytest.skip("needs the shared data (RAZORDEPLOY_DATA): checkpoints/resnet20-12fca82f.th")
+    weights = load_state_dict(path)
+    assert weights["module.linear.weight"].shape == (10, 64)
+    assert all(key.startswith("module.") for key in weights)
+    model = nn.Module()
+    model.conv1, model.linear = nn.Conv2d(3, 16, 3, bias=False), nn.Linear(64, 10)
+    assert r"with key_mapping={r'^module\.': ''} everything matches, and strict=False drops" in load_message(
+        model, path
+    )

@@ -140,12 +140,12 @@ def test_data_root_reaches_the_datasets(write):
         ),
         (
             MODEL + "quantise = dict()\n",
-            "{path}: unknown key 'quantise'; did you mean 'quantize'?; start it with '_' if it is a variable of your "
+            "{path}: unknown key 'quantise' (did you mean 'quantize'?); start it with '_' if it is a variable of your "
             "own",
         ),
         (
             MODEL + "deply = dict()\n",
-            "{path}: unknown key 'deply'; did you mean 'deploy'?; start it with '_' if it is a variable of your own",
+            "{path}: unknown key 'deply' (did you mean 'deploy'?); start it with '_' if it is a variable of your own",
         ),
         (MODEL + "deploy = dict(max_dorp=1)\n", "{path}: unknown key 'max_dorp' in 'deploy'; did you mean 'max_drop'?"),
         (MODEL + "seed = 'x'\n", "{path}: expected an integer from 0 to 4294967295 for 'recipe.seed', got str 'x'"),
