@@ -26,9 +26,7 @@ def build_classifier(recipe: Recipe) -> nn.Module:
         ModelError: the name is not registered, or building it fails.
     """
     scope, name = _scope(recipe)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*pkg_resources.*")
-        _import(scope)
+    _import(scope)
     from mmengine.registry import MODELS, init_default_scope
 
     init_default_scope(scope)
@@ -107,7 +105,10 @@ def _scope(recipe: Recipe) -> tuple[str, str]:
 
 def _import(scope: str) -> None:
     try:
-        lazy.require(f"{scope}.models", extra=_EXTRAS[scope])
+        # What they warn of on import (pkg_resources, mmcv-lite without ops) is nothing that the user can act on.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            lazy.require(f"{scope}.models", extra=_EXTRAS[scope])
     except AssertionError as error:
         # Their import-time check of the mmcv version.
         pip = f"pip install 'razordeploy[{_EXTRAS[scope]}]'"

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from razordeploy import lazy
+from razordeploy.config.paths import RECIPE_SUFFIXES
 from razordeploy.errors import MissingDependency, RazorDeployError, RecipeError
 
-_SUFFIXES = (".py", ".yaml", ".yml", ".json")
 _EXTRAS = {"mmcls": "mmcls", "mmpretrain": "openmmlab"}
 _READERS = {"_file2dict", "_parse_lazy_import", "_is_lazy_import", "_validate_py_syntax", "_get_base_files"}
 
@@ -29,8 +29,8 @@ def read_config(path: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any],
         RecipeError: it cannot be read, parsed, run or merged.
         MissingDependency: it builds on a package that is not installed.
     """
-    if path.suffix not in _SUFFIXES:
-        raise RecipeError(f"expected a recipe that ends in {', '.join(_SUFFIXES)}, got '{path}'")
+    if path.suffix not in RECIPE_SUFFIXES:
+        raise RecipeError(f"expected a recipe that ends in {', '.join(RECIPE_SUFFIXES)}, got '{path}'")
     lazy.require("mmengine", extra="mmcls")
     from mmengine.config import Config
 
@@ -40,6 +40,7 @@ def read_config(path: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any],
             warnings.filterwarnings("ignore", message=".*pkg_resources.*")
             config = Config.fromfile(path)
     except (Exception, SystemExit) as error:
+        _close_copies(error)
         raise _one_line(error, path) from error
     _merge(config, options, path)
     return config.to_dict(), config.text
@@ -66,6 +67,14 @@ def _safe_yaml() -> Iterator[None]:
         yield
     finally:
         yaml_handler.Loader = loader
+
+
+def _close_copies(error: BaseException) -> None:
+    # When a config fails, mmengine leaves its temporary copy open, and python warns of it at some later moment.
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        copy = frame.f_locals.get("temp_config_file")
+        if copy is not None:
+            copy.close()
 
 
 def _one_line(error: BaseException, path: Path) -> RazorDeployError:

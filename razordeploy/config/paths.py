@@ -6,6 +6,7 @@ from pathlib import Path
 
 from razordeploy.errors import RazorDeployError, RecipeError, nearest
 
+RECIPE_SUFFIXES = (".py", ".yaml", ".yml", ".json")
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -57,9 +58,6 @@ def _shipped(name: str) -> Path:
 
 def _nearest_recipe(wanted: Path, inside: Path) -> str:
     folder = wanted.parent
-    beside = [path.name for path in folder.iterdir() if path.suffix in _SUFFIXES] if folder.is_dir() else []
+    beside = [path.name for path in folder.iterdir() if path.suffix in RECIPE_SUFFIXES] if folder.is_dir() else []
     hint = nearest(wanted.name, beside) if beside else ""
     return hint if hint.startswith("did you mean") else nearest(inside.as_posix(), shipped_recipes())
-
-
-_SUFFIXES = (".py", ".yaml", ".yml", ".json")

@@ -157,7 +157,7 @@ def _check_top(config: Mapping[str, Any], options: Mapping[str, Any], file: str)
         close = difflib.get_close_matches(key, _OWN_KEYS, n=1, cutoff=0.8)
         if close and key not in _OWN_KEYS and key not in _MM_KEYS and not key.startswith("_"):
             raise RecipeError(
-                f"{file}: unknown key '{key}'; did you mean '{close[0]}'?",
+                f"{file}: unknown key '{key}' (did you mean '{close[0]}'?)",
                 hint="start it with '_' if it is a variable of your own",
             )
     for key in options:

@@ -15,7 +15,7 @@ _pack = [dict(type="PackClsInputs")]
 
 
 def _images(split, pipeline):
-    return dict(type="CustomDataset", data_root=data_root, data_prefix=split, with_label=True, pipeline=pipeline)
+    return dict(type="CustomDataset", data_root=data_root, data_prefix=split, pipeline=pipeline)
 
 
 # Training images, but none of the training augmentations: the ranges wanted are those at inference.
