@@ -40,12 +40,13 @@ class Classifier(BaseModel):
         self, module: nn.Module, data_preprocessor: nn.Module | None = None, label_smoothing: float = 0.0
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor or ShiftAndFlip())
-        self.module = module
+        # Not `module`: mmengine takes that for a parallel wrapper and strips it from the keys it loads.
+        self.network = module
         self.label_smoothing = label_smoothing
 
     def forward(self, inputs: Tensor, targets: Tensor | None = None, mode: str = "tensor") -> Any:
         """``tensor``: logits (N, classes); ``loss``: ``dict(loss=scalar)``; ``predict``: class indices (N,)."""
-        logits = self.module(inputs)
+        logits = self.network(inputs)
         if mode == "tensor":
             return logits
         if not isinstance(logits, Tensor) or logits.ndim != 2:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import os
 import pickle
@@ -31,6 +33,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adamw": {"type": "AdamW", "weight_decay": 0.01},
     "sgd": {"type": "SGD", "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4},
 }
+_RUNS = itertools.count()
 
 
 def train_float(
@@ -111,12 +114,16 @@ def train_float(
         default_hooks={"checkpoint": {"type": "CheckpointHook", "interval": 1, "max_keep_ckpts": 2}},
         custom_hooks=[EpochSeed(seed), PlainCheckpoint(), Progress()],
         randomness={"seed": seed},
+        # mmengine names a run after the second it starts in; two in one second would share their log file.
+        experiment_name=f"float{next(_RUNS)}",
         launcher=launcher,
         load_from=None if last is None else str(last),
         resume=last is not None,
     )
     try:
-        runner.train()
+        # mmengine prints what it resumes from; stdout belongs to the caller.
+        with contextlib.redirect_stdout(sys.stderr):
+            runner.train()
         if is_main_process():
             save_state_dict(model, work_dir / CHECKPOINT)
     finally:

@@ -11,7 +11,7 @@ from razordeploy.data.loader import batches
 from razordeploy.data.sources import build_source
 from razordeploy.errors import DataError, RecipeError
 
-MODULE = '''
+MODULE = """
 import torch
 def samples(count, split):
     return [(torch.full((1, 2, 2), float(i)), i if split == "train" else 9) for i in range(count)]
@@ -28,7 +28,7 @@ def number(split): return 3
 def unlabelled(split): return [torch.zeros(2)]
 def uneven(split): return [(torch.zeros(2, 1), torch.tensor([1, 2, 3]))]
 value = 3
-'''
+"""
 
 
 @pytest.fixture(autouse=True)
