@@ -184,7 +184,7 @@ def _calibrate(job: PTQJob, captured: CapturedModel, plans: list[QuantPlan], not
                 cache.save(so_far, batches=done, complete=False)
             raise Interrupted(so_far.samples)
 
-    shapes = [tuple(t.shape[1:]) for t in captured.flat_inputs(captured.example_inputs)]
+    shapes = [tuple(t.shape[1:]) for t in captured.example_inputs]
     stream = checked(job.calibration(), shapes, notes=notes)
     batches = (batch.inputs for i, batch in enumerate(stream) if i >= skip)
     statistics = collect(captured, plans, batches, statistics=statistics, on_batch=on_batch)
@@ -360,8 +360,8 @@ def _speed_and_size(
         return found
     found["size_bytes"] = {role: size_bytes(folder, files, role) for role in ("float", "engine")}
     if job.benchmark_seconds > 0:
-        batch = job.deploy.batch_size if captured.dynamic_batch else captured.example_inputs[0].shape[0]
-        inputs = [_of_batch(t, batch) for t in captured.flat_inputs(captured.example_inputs)]
+        batch = job.deploy.batch_size if captured.dynamic_batch else captured.batch_size
+        inputs = [_of_batch(t, batch) for t in captured.example_inputs]
         twin = backend.load(folder, files, "float", job.threads)
         times = interleaved_latency({"float": twin, "engine": engine}, inputs, seconds=job.benchmark_seconds)
         found["latency_ms"] = {k: {"p50": t.p50_ms, "p90": t.p90_ms, "p99": t.p99_ms} for k, t in times.items()}

@@ -66,13 +66,9 @@ def capture(
     finally:
         model.train(training)
     args, kwargs = program.example_inputs
-    graph_module = normalize(program)
-    names = tuple(n.name for n in graph_module.graph.nodes if n.op == "placeholder")
     return CapturedModel(
-        graph_module=graph_module,
-        example_inputs=tuple(args),
-        example_kwargs=dict(kwargs),
-        input_names=names,
+        graph_module=normalize(program),
+        example_inputs=tuple(x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)),
         dynamic_batch=is_dynamic,
         warnings=tuple(notes),
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,12 +18,9 @@ class CapturedModel:
     """A float model as a normalised ATen graph, in eval mode, batch norms folded."""
 
     graph_module: fx.GraphModule
-    """Takes what the model took and returns what it returned."""
-    example_inputs: tuple[Any, ...]
-    """Positional inputs that the capture ran with; batch of at least two where it is dynamic."""
-    example_kwargs: dict[str, Any] = field(default_factory=dict)
-    input_names: tuple[str, ...] = ()
-    """One name for every tensor input, in the order of the flattened inputs."""
+    """Takes the model's input tensors, flattened; returns its output tensor, or a flat tuple of several."""
+    example_inputs: tuple[torch.Tensor, ...]
+    """The tensors that the capture ran with, flattened; batch of at least two where it is dynamic."""
     dynamic_batch: bool = True
     """False where the capture baked the batch size in."""
     warnings: tuple[str, ...] = ()
@@ -33,14 +30,14 @@ class CapturedModel:
         """The ATen graph."""
         return self.graph_module.graph
 
-    def flat_inputs(self, args: Iterable[Any], kwargs: dict[str, Any] | None = None) -> list[torch.Tensor]:
-        """Tensors of one call, in graph order."""
-        leaves = torch.utils._pytree.tree_leaves((tuple(args), kwargs or {}))
-        return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-
     def placeholders(self) -> list[fx.Node]:
-        """Input nodes that carry tensors, in graph order."""
-        return [n for n in self.graph.nodes if n.op == "placeholder" and isinstance(value_of(n), torch.Tensor)]
+        """Input nodes, in the order of ``example_inputs``."""
+        return [n for n in self.graph.nodes if n.op == "placeholder"]
+
+    @property
+    def batch_size(self) -> int:
+        """Batch of the example inputs."""
+        return int(self.example_inputs[0].shape[0])
 
     def output_nodes(self) -> list[fx.Node]:
         """Nodes whose values the model returns, flattened, repeats kept."""

@@ -101,6 +101,18 @@ def _is_view(node: fx.Node) -> bool:
     return node.target._schema.name.partition("::")[2].rstrip("_") in _VIEWS
 
 
+def _flatten_signature(graph_module: fx.GraphModule) -> None:
+    """Take tensors and return tensors, whatever nest of dicts and lists the model's own signature has."""
+    graph = graph_module.graph
+    graph.set_codegen(fx.graph.CodeGen())
+    for node in list(graph.nodes):
+        if node.op == "placeholder" and not isinstance(node.meta.get("val"), torch.Tensor) and not node.users:
+            graph.erase_node(node)
+    output = next(n for n in reversed(graph.nodes) if n.op == "output")
+    leaves = [n for n in torch.utils._pytree.tree_leaves(output.args[0]) if isinstance(n, fx.Node)]
+    output.args = (leaves[0] if len(leaves) == 1 else tuple(leaves),)
+
+
 def _drop_no_ops(graph_module: fx.GraphModule) -> None:
     graph = graph_module.graph
     for node in list(graph.nodes):
@@ -155,6 +167,7 @@ def _drop_unused(graph_module: fx.GraphModule) -> None:
 
 
 _PASSES: list[Callable[[fx.GraphModule], None]] = [
+    _flatten_signature,
     _drop_no_ops,
     _views_to_reshapes,
     _one_node_per_attribute,

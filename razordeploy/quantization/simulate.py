@@ -30,7 +30,6 @@ def simulate(captured: CapturedModel, plan: QuantPlan, params: Mapping[str, QPar
     graph = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
     graph.output(graph.graph_copy(captured.graph, copied))
-    graph._codegen = captured.graph._codegen
     module = fx.GraphModule(captured.graph_module, graph)
     by_name = {node.name: copied[node] for node in captured.graph.nodes if node in copied}
     by_name["output"] = next(n for n in graph.nodes if n.op == "output")

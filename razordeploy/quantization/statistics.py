@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import fx
@@ -40,7 +39,7 @@ def requests(plans: Sequence[QuantPlan]) -> list[Key]:
 def collect(
     captured: CapturedModel,
     plans: Sequence[QuantPlan],
-    batches: Iterable[tuple[Any, ...]],
+    batches: Iterable[tuple[torch.Tensor, ...]],
     *,
     statistics: Statistics | None = None,
     on_batch: Callable[[Statistics], None] | None = None,
@@ -50,7 +49,7 @@ def collect(
     Args:
         captured: the float graph.
         plans: one per backend.
-        batches: positional inputs of one call each, ``(N, ...)`` tensors.
+        batches: input tensors ``(N, ...)`` of one call each, in graph order.
         statistics: of the batches before these, to go on from; None starts anew.
         on_batch: called after every batch with the statistics so far.
 
@@ -62,9 +61,8 @@ def collect(
     watched = _watch(captured, statistics)
     with torch.inference_mode():
         for args in batches:
-            first = next(t for t in captured.flat_inputs(args))
             watched(*(_channels_last(a) for a in args))
-            statistics.samples += int(first.shape[0])
+            statistics.samples += int(args[0].shape[0])
             if on_batch is not None:
                 on_batch(statistics)
     if not statistics.samples:
@@ -78,17 +76,14 @@ def collect(
     return statistics
 
 
-def _channels_last(value: Any) -> Any:
-    if isinstance(value, torch.Tensor) and value.dim() == 4:
-        return value.contiguous(memory_format=torch.channels_last)
-    return value
+def _channels_last(value: torch.Tensor) -> torch.Tensor:
+    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
 
 
 def _watch(captured: CapturedModel, statistics: Statistics) -> fx.GraphModule:
     graph = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
     graph.output(graph.graph_copy(captured.graph, copied))
-    graph._codegen = captured.graph._codegen
     watched = fx.GraphModule(captured.graph_module, graph)
     watched.to(memory_format=torch.channels_last)
     by_name = {node.name: copied[node] for node in captured.graph.nodes if node in copied}

@@ -17,7 +17,6 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from torch import fx
-from torch.utils import _pytree as pytree
 
 from razordeploy.backends.onnx_passes.simplify import MARK, simplify
 from razordeploy.capture.graph import CapturedModel, output_node
@@ -54,8 +53,7 @@ def export_marked(
         ModelError: an operator has no ONNX form; says which one and where it came from.
     """
     marked, edges = _mark(captured, plans)
-    shapes = _dynamic_shapes(captured) if captured.dynamic_batch else None
-    program, retraced = _run(marked, captured, shapes, opset, input_names, output_names)
+    program, retraced = _run(marked, captured, opset, input_names, output_names)
     exported = program.exported_program
     assert exported is not None
     names = _trace_back(marked.graph, retraced.graph, exported.graph)
@@ -121,7 +119,6 @@ def _mark(captured: CapturedModel, plans: Sequence[QuantPlan]) -> tuple[fx.Graph
     graph = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
     graph.output(graph.graph_copy(captured.graph, copied))
-    graph._codegen = captured.graph._codegen
     module = fx.GraphModule(captured.graph_module, graph)
     by_name = {node.name: copied[node] for node in captured.graph.nodes if node in copied}
     by_name["output"] = output_node(graph)
@@ -135,31 +132,24 @@ def _mark(captured: CapturedModel, plans: Sequence[QuantPlan]) -> tuple[fx.Graph
     return module, edges
 
 
-def _dynamic_shapes(captured: CapturedModel) -> Any:
-    batch = captured.flat_inputs(captured.example_inputs, captured.example_kwargs)[0].shape[0]
-    dim = torch.export.Dim("batch", min=1)
-
-    def spec(leaf: Any) -> Any:
-        dynamic = isinstance(leaf, torch.Tensor) and leaf.dim() and leaf.shape[0] == batch
-        return {0: dim} if dynamic else None
-
-    return pytree.tree_map(spec, (captured.example_inputs, captured.example_kwargs))
+def _dynamic_shapes(captured: CapturedModel) -> tuple[dict[int, Any] | None, ...] | None:
+    if not captured.dynamic_batch:
+        return None
+    dim, size = torch.export.Dim("batch", min=1), captured.batch_size
+    return tuple({0: dim} if x.dim() and x.shape[0] == size else None for x in captured.example_inputs)
 
 
 def _run(
     module: fx.GraphModule,
     captured: CapturedModel,
-    shapes: Any,
     opset: int,
     input_names: Sequence[str] | None,
     output_names: Sequence[str] | None,
 ) -> tuple[torch.onnx.ONNXProgram, torch.export.ExportedProgram]:
-    arg_shapes, kwarg_shapes = shapes if shapes is not None else (None, None)
-    dynamic = arg_shapes if not kwarg_shapes else (*arg_shapes, *kwarg_shapes.values())
     try:
         with _quiet(), _keep_lowerable_ops(), torch.no_grad():
             exported = torch.export.export(
-                module, captured.example_inputs, captured.example_kwargs, dynamic_shapes=dynamic, strict=False
+                module, captured.example_inputs, dynamic_shapes=_dynamic_shapes(captured), strict=False
             )
             program = torch.onnx.export(
                 exported,
