@@ -8,7 +8,7 @@ import logging
 import os
 import pickle
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ def train_float(
     flip: bool = False,
     label_smoothing: float = 0.0,
     num_workers: int = 0,
+    threads: int | None = None,
     seed: int = 0,
     resume: bool = False,
     amp: bool = False,
@@ -72,6 +73,8 @@ def train_float(
         flip: training images are mirrored half of the time.
         label_smoothing: 0 to 1.
         num_workers: loading processes; 0: in this one.
+        threads: CPU threads while training; None: torch's own. Models of microseconds per layer want 1: waiting for
+            each other costs more than it saves on busy cores, and the last digits no longer depend on the machine.
         seed: of weights drawn in training, order and augmentation; the model's own initial weights are the caller's.
         resume: continue from the last checkpoint in ``work_dir``, if there is one.
         amp: mixed precision; needs a GPU.
@@ -83,6 +86,8 @@ def train_float(
         ModelError: the loss is not finite, or the outputs are not logits.
     """
     _check_numbers(epochs=epochs, batch_size=batch_size, lr=lr)
+    if threads is not None and threads < 1:
+        raise RecipeError(f"train: expected threads of at least 1 or None, got {threads}")
     if amp and not torch.cuda.is_available():
         raise UsageError("mixed precision needs a GPU, found none", hint="leave out --amp")
     work_dir = Path(work_dir)
@@ -122,13 +127,23 @@ def train_float(
     )
     try:
         # mmengine prints what it resumes from; stdout belongs to the caller.
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), _threads(threads):
             runner.train()
         if is_main_process():
             save_state_dict(model, work_dir / CHECKPOINT)
     finally:
         _close(runner)
     return work_dir / CHECKPOINT
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def save_state_dict(model: nn.Module, path: Path) -> None:

@@ -1,11 +1,11 @@
 """A small residual CNN on scikit-learn's digits: trains in seconds, no download, deploys to two engines.
 
-Float top-1 on the 355 held-out images: 99.15, 99.15, 99.44 (seeds 0, 1, 2).
+Float top-1 on the 355 held-out images: 98.59, 99.15, 99.44 (seeds 0, 1, 2).
 """
 
 model = dict(type="razordeploy.models.digits:resnet8", num_classes=10)
 data = dict(type="digits")
-train = dict(epochs=12, batch_size=64, lr=4e-3, optimizer="adamw", shift=1)
+train = dict(epochs=12, batch_size=64, lr=4e-3, optimizer="adamw", shift=1, threads=1)
 checkpoint = "work_dirs/digits_resnet8/float.pth"
 
 calibration = dict(num_samples=300)

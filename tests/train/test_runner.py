@@ -128,6 +128,21 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert capsys.readouterr().out == ""
 
 
+def test_threads_hold_while_training_only(tmp_path: Path) -> None:
+    class Counting(Blobs):
+        seen: set[int] = set()
+
+        def __getitem__(self, index: int) -> tuple[Tensor, int]:
+            self.seen.add(torch.get_num_threads())
+            return super().__getitem__(index)
+
+    trained(tmp_path / "a", Counting(), threads=2)
+    assert Counting.seen == {2} and torch.get_num_threads() == 1
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "b", Blobs(fail_at=10), threads=2)
+    assert torch.get_num_threads() == 1
+
+
 def test_resume_without_a_checkpoint_starts_and_after_the_end_does_nothing(tmp_path: Path) -> None:
     first = trained(tmp_path, resume=True)
     again = Blobs()
@@ -180,6 +195,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_nothing_of_it(tmp_path: Path)
         ({"optimizer": {}}, RecipeError, "a type that mmengine or torch has"),
         ({"epochs": 0}, RecipeError, "got 0, 8 and 0.01"),
         ({"lr": float("nan")}, RecipeError, "lr above 0"),
+        ({"threads": 0}, RecipeError, "threads of at least 1"),
     ],
 )
 def test_wrong_settings(tmp_path: Path, change: dict[str, Any], error: type[Exception], message: str) -> None:
