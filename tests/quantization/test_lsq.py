@@ -232,3 +232,14 @@ def test_what_cannot_be_learned_is_refused() -> None:
         LearnableFakeQuantize(scheme=SIGNED, learn_zero_point=True)
     with pytest.raises(RecipeError, match="cannot start from NoopObserver"):
         LearnableFakeQuantize(scheme=SIGNED, observer="NoopObserver")
+
+
+def test_the_ends_of_the_grid_count_as_clipped() -> None:
+    # Equation 3: the gradient is that of the bound from v = Q_P and v = -Q_N on.
+    module = learnable(SIGNED, 0.5, 0)
+    x = torch.tensor([-4.0, 3.5, 3.4], requires_grad=True)
+    (module(x) * torch.tensor([100.0, 1.0, 0.0])).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0.0, 0.0, 0.0]
+    assert module.scale.grad is not None
+    assert module.scale.grad.item() == pytest.approx((-8 * 100 + 7) / np.sqrt(3 * 7))

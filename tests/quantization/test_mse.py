@@ -9,6 +9,7 @@ import torch
 from razordeploy.config.scheme import QScheme
 from razordeploy.errors import RecipeError
 from razordeploy.quantization.observers.mse import MSEObserver
+from razordeploy.quantization.observers.search import least_loss
 
 SCHEMES = [
     QScheme(bits=bits, signed=signed, symmetric=symmetric)
@@ -123,3 +124,9 @@ def test_a_large_tensor_goes_to_the_histogram_at_once() -> None:
 def test_steps_below_one_are_refused() -> None:
     with pytest.raises(RecipeError, match="steps of 1 or more, got 0"):
         MSEObserver(steps=0)
+
+
+def test_the_widest_of_equally_good_ranges_wins() -> None:
+    ranges = torch.tensor([[4.0], [3.0], [2.0]])
+    assert least_loss(-ranges, ranges, QScheme(), lambda scale, zero_point: torch.ones(1).double()).tolist() == [0]
+    assert least_loss(-ranges, ranges, QScheme(), lambda scale, zero_point: scale[:, 0].double()).tolist() == [2]
