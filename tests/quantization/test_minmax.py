@@ -66,8 +66,14 @@ def test_the_moving_average_is_its_recurrence(batches: list[torch.Tensor], const
         channels(x)
         a = x.numpy().astype(np.float64)
         now, now_c = (a.min(), a.max()), (a.min((0, 2, 3)), a.max((0, 2, 3)))
-        low, high = now if low is None else ((1 - constant) * low + constant * now[0], (1 - constant) * high + constant * now[1])
-        low_c, high_c = now_c if low_c is None else (low_c + constant * (now_c[0] - low_c), high_c + constant * (now_c[1] - high_c))
+        low, high = (
+            now
+            if low is None
+            else ((1 - constant) * low + constant * now[0], (1 - constant) * high + constant * now[1])
+        )
+        low_c, high_c = (
+            now_c if low_c is None else (low_c + constant * (now_c[0] - low_c), high_c + constant * (now_c[1] - high_c))
+        )
     np.testing.assert_allclose([v.item() for v in observer.range(QScheme())], [low, high], rtol=1e-6)
     np.testing.assert_allclose(channels.range(QScheme(ch_axis=1))[0], low_c, rtol=1e-6)
     np.testing.assert_allclose(channels.range(QScheme(ch_axis=1))[1], high_c, rtol=1e-6)
@@ -88,7 +94,9 @@ def test_the_mean_is_over_samples_whatever_the_batches(batches: list[torch.Tenso
     data = torch.cat(batches).double().numpy()
     others = tuple(i for i in (1, 2, 3) if i != axis)
     scheme = QScheme(ch_axis=axis)
-    for part, expected in zip(observer.range(scheme), (data.min(others).mean(0), data.max(others).mean(0)), strict=True):
+    for part, expected in zip(
+        observer.range(scheme), (data.min(others).mean(0), data.max(others).mean(0)), strict=True
+    ):
         np.testing.assert_allclose(part, expected, rtol=1e-6)
     for a, b in zip(observer.range(scheme), whole.range(scheme), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=0)

@@ -71,7 +71,10 @@ def test_channels_are_computed_one_by_one(scheme: QScheme) -> None:
     low, high = (torch.tensor(v, dtype=torch.float64) for v in zip(*RANGES, strict=True))
     q = compute_qparams(low, high, scheme)
     for i, (a, b) in enumerate(RANGES):
-        assert (q.scale[i].item(), q.zero_point[i].item()) == (np.float32(reference(a, b, scheme)[0]), reference(a, b, scheme)[1])
+        assert (q.scale[i].item(), q.zero_point[i].item()) == (
+            np.float32(reference(a, b, scheme)[0]),
+            reference(a, b, scheme)[1],
+        )
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=ids)
@@ -96,7 +99,9 @@ def test_ties_go_to_even_and_the_quotient_is_a_true_division() -> None:
     # 2.5 steps of this scale divide to exactly 2.5, but the reciprocal gives 2.4999998 or 2.5000002 for some.
     scales = torch.arange(1, 4000).float() / 1000
     x = scales * 12.5
-    exact = torch.tensor([np.rint(np.float32(a) / np.float32(b)) for a, b in zip(x.tolist(), scales.tolist(), strict=True)])
+    exact = torch.tensor(
+        [np.rint(np.float32(a) / np.float32(b)) for a, b in zip(x.tolist(), scales.tolist(), strict=True)]
+    )
     per_channel = QParams(scale=scales, zero_point=torch.zeros(3999).long(), scheme=QScheme(signed=True, ch_axis=0))
     assert torch.equal(quantize(x, per_channel).float(), exact)
     assert not torch.equal((x * (1 / scales)).round(), exact), "the example does not tell division from reciprocal"

@@ -42,6 +42,7 @@ class Observer(GrowingState):
     """False for observers whose range is known without looking at anything."""
 
     num_samples: Tensor
+    num_channels: Tensor
     saw_non_finite: Tensor
 
     def __init__(self, *, ch_axis: int | None = None) -> None:
@@ -53,6 +54,7 @@ class Observer(GrowingState):
         super().__init__()
         self.ch_axis = ch_axis
         self.register_buffer("num_samples", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("num_channels", torch.zeros((), dtype=torch.int64))
         self.register_buffer("saw_non_finite", torch.zeros((), dtype=torch.bool))
 
     @property
@@ -76,6 +78,8 @@ class Observer(GrowingState):
             self.saw_non_finite.fill_(True)
             x = x.nan_to_num(0.0, 0.0, 0.0)
             low, high = self._aminmax(x)
+        if self.ch_axis is not None:
+            self._check_channels(low.shape[-1], x)
         self.num_samples += x.shape[0] if x.ndim else 1
         self._update(x, low, high)
 
@@ -110,7 +114,17 @@ class Observer(GrowingState):
     def reset(self) -> None:
         """Forget everything observed."""
         self.num_samples.zero_()
+        self.num_channels.zero_()
         self.saw_non_finite.fill_(False)
+
+    def _check_channels(self, channels: int, x: Tensor) -> None:
+        if self.count and channels != int(self.num_channels):
+            raise DataError(
+                f"expected {int(self.num_channels)} channels on axis {self.ch_axis}, as in the tensors before, "
+                f"got {channels} in a tensor of shape {tuple(x.shape)}",
+                hint="one observer serves one tensor of the model; a batch axis is not a channel axis",
+            )
+        self.num_channels.fill_(channels)
 
     def _aminmax(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return aminmax(x, self.ch_axis)

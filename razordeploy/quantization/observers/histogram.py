@@ -26,4 +26,4 @@ class HistogramObserver(HistogramBase):
     def _range(self, scheme: QScheme) -> tuple[Tensor, Tensor]:
         rows = self.histogram(scheme)
         search = shrink_both if scheme.symmetric else shrink_ends
-        return search(rows.low, rows.high, histogram_loss(rows, scheme), self.steps)
+        return search(rows.low, rows.high, scheme, histogram_loss(rows, scheme), self.steps)

@@ -54,7 +54,7 @@ class MSEObserver(HistogramBase):
         if self.kept.numel():
             return self._exact(scheme)
         rows = self.histogram(scheme)
-        return shrink_both(rows.low, rows.high, histogram_loss(rows, scheme), self.steps)
+        return shrink_both(rows.low, rows.high, scheme, histogram_loss(rows, scheme), self.steps)
 
     def _exact(self, scheme: QScheme) -> tuple[Tensor, Tensor]:
         if scheme.ch_axis is None:
@@ -62,4 +62,4 @@ class MSEObserver(HistogramBase):
         else:
             rows = split_channels(self.kept, scheme.ch_axis).transpose(0, 1).flatten(1)
         low, high = (v.double() for v in rows.aminmax(dim=1))
-        return shrink_both(low, high, exact_loss(rows, scheme), self.steps, clipping_loss(rows, scheme))
+        return shrink_both(low, high, scheme, exact_loss(rows, scheme), self.steps, clipping_loss(rows, scheme))

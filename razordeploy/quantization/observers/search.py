@@ -12,7 +12,7 @@ from razordeploy.quantization.observers.streaming_histogram import Histogram
 from razordeploy.quantization.qparams import compute_qparams
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Total squared error per row, ``(R,)``, of the clipping range ``(low, high)``, both ``(R,)``."""
+"""Total squared error per row, ``(R,)`` float64, of a scale (float32) and a zero point (int64), both ``(R, 1)``."""
 
 
 def histogram_loss(histogram: Histogram, scheme: QScheme) -> Loss:
@@ -24,16 +24,14 @@ def histogram_loss(histogram: Histogram, scheme: QScheme) -> Loss:
     # No value lies beyond low and high; without the clamp a mass at the very end (ReLU6) would look clipped.
     edges = histogram.edges.clamp(histogram.low.view(-1, 1), histogram.high.view(-1, 1))
 
-    def loss(low: Tensor, high: Tensor) -> Tensor:
-        q = compute_qparams(low, high, scheme)
-        scale = q.scale.to(edges).view(-1, 1)
-        v = edges / scale + q.zero_point.to(edges).view(-1, 1)
+    def loss(scale: Tensor, zero_point: Tensor) -> Tensor:
+        v = edges / scale.double() + zero_point
         nearest = v.round().clamp_(scheme.qmin, scheme.qmax)
         off = v - nearest
-        integral = (nearest - scheme.qmin) / 12 + off**3 / 3
+        integral = (nearest - scheme.qmin).div_(12).add_(off * off * off / 3)
         width = v.diff(dim=1)
         mean = torch.where(width > 0, integral.diff(dim=1) / width, off[:, :-1] ** 2)
-        return (mean * histogram.counts).sum(1) * scale[:, 0] ** 2
+        return (mean * histogram.counts).sum(1) * scale[:, 0].double() ** 2
 
     return loss
 
@@ -41,9 +39,7 @@ def histogram_loss(histogram: Histogram, scheme: QScheme) -> Loss:
 def exact_loss(rows: Tensor, scheme: QScheme) -> Loss:
     """Squared error of the values themselves: ``rows`` is ``(R, n)`` float32."""
 
-    def loss(low: Tensor, high: Tensor) -> Tensor:
-        q = compute_qparams(low, high, scheme)
-        scale, zero_point = q.scale.to(rows.device).view(-1, 1), q.zero_point.to(rows.device).view(-1, 1)
+    def loss(scale: Tensor, zero_point: Tensor) -> Tensor:
         error = (rows / scale).round_().add_(zero_point).clamp_(scheme.qmin, scheme.qmax)
         error.sub_(zero_point).mul_(scale).sub_(rows).square_()
         return error.sum(1, dtype=torch.float64)
@@ -54,50 +50,57 @@ def exact_loss(rows: Tensor, scheme: QScheme) -> Loss:
 def clipping_loss(rows: Tensor, scheme: QScheme) -> Loss:
     """Squared distance of the values to the interval that the grid spans: a lower bound of ``exact_loss``."""
 
-    def loss(low: Tensor, high: Tensor) -> Tensor:
-        q = compute_qparams(low, high, scheme)
-        bottom = (scheme.qmin - q.zero_point) * q.scale
-        top = (scheme.qmax - q.zero_point) * q.scale
-        inside = rows.clamp(bottom.to(rows.device).view(-1, 1), top.to(rows.device).view(-1, 1))
+    def loss(scale: Tensor, zero_point: Tensor) -> Tensor:
+        inside = rows.clamp((scheme.qmin - zero_point) * scale, (scheme.qmax - zero_point) * scale)
         return inside.sub_(rows).square_().sum(1, dtype=torch.float64)
 
     return loss
 
 
-def shrink_both(
-    low: Tensor, high: Tensor, loss: Loss, steps: int, clipping: Loss | None = None
-) -> tuple[Tensor, Tensor]:
-    """Try the ranges ``(r * low, r * high)`` for r = 1, 1 - 1/steps, ..., 1/steps and give the best of each row.
+def least_loss(low: Tensor, high: Tensor, scheme: QScheme, loss: Loss, clipping: Loss | None = None) -> Tensor:
+    """Index of the range with the least loss, the first among equals: ranges are ``(K, R)``, the result ``(R,)``.
 
-    ``clipping`` is the part of the error that clipping makes. It only grows as r falls, so the search stops once it
-    alone is over the best total of every row: this leaves out no range that could have won.
+    ``clipping`` is the part of the loss that clipping makes. Where the ranges shrink it only grows, so the search
+    stops once it alone is over the best loss of every row: this leaves out no range that could have won.
     """
-    best = torch.full(low.shape, torch.inf, dtype=torch.float64, device=low.device)
-    ratio = torch.ones_like(best)
-    for step in range(steps, 0, -1):
-        r = step / steps
-        total = loss(low * r, high * r)
-        ratio = torch.where(total < best, r, ratio)
+    # All grids in one call: the many small operations would cost more than the losses.
+    q = compute_qparams(low.reshape(-1), high.reshape(-1), scheme)
+    scales, zero_points = (v.view(low.shape).unsqueeze(2).to(low.device) for v in (q.scale, q.zero_point))
+    best = torch.full(low.shape[1:], torch.inf, dtype=torch.float64, device=low.device)
+    index = torch.zeros_like(best, dtype=torch.int64)
+    for k, grid in enumerate(zip(scales, zero_points, strict=True)):
+        total = loss(*grid)
+        index.masked_fill_(total < best, k)
         best = torch.minimum(best, total)
-        if clipping is not None and step % 8 == 0 and bool((clipping(low * r, high * r) >= best).all()):
+        if clipping is not None and k % 8 == 7 and bool((clipping(*grid) >= best).all()):
             break
+    return index
+
+
+def _ratios(steps: int, like: Tensor) -> Tensor:
+    """1, 1 - 1/steps, ..., 1/steps as a column."""
+    return torch.arange(steps, 0, -1, dtype=torch.float64, device=like.device).view(-1, 1) / steps
+
+
+def shrink_both(
+    low: Tensor, high: Tensor, scheme: QScheme, loss: Loss, steps: int, clipping: Loss | None = None
+) -> tuple[Tensor, Tensor]:
+    """Give the best of the ranges ``(r * low, r * high)``, r = 1, 1 - 1/steps, ..., 1/steps, for every row."""
+    ratios = _ratios(steps, low)
+    ratio = ratios[least_loss(low * ratios, high * ratios, scheme, loss, clipping), 0]
     return low * ratio, high * ratio
 
 
-def shrink_ends(low: Tensor, high: Tensor, loss: Loss, steps: int) -> tuple[Tensor, Tensor]:
-    """Move the two ends in turn (upper, lower, upper), each over ``steps`` ratios, with the other one held."""
+def shrink_ends(low: Tensor, high: Tensor, scheme: QScheme, loss: Loss, steps: int) -> tuple[Tensor, Tensor]:
+    """Move the upper, the lower and again the upper end, each over ``steps`` ratios with the other one held."""
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
-    best_low, best_high = low, high
-    for end in ("high", "low", "high"):
-        best = torch.full(low.shape, torch.inf, dtype=torch.float64, device=low.device)
-        chosen = high if end == "high" else low
-        if not bool(chosen.any()):
-            continue
-        full = chosen
-        for step in range(steps, 0, -1):
-            moved = full * (step / steps)
-            total = loss(best_low, moved) if end == "high" else loss(moved, best_high)
-            chosen = torch.where(total < best, moved, chosen)
-            best = torch.minimum(best, total)
-        best_low, best_high = (best_low, chosen) if end == "high" else (chosen, best_high)
-    return best_low, best_high
+    lows, highs = (v * _ratios(steps, v) for v in (low, high))
+    rows = torch.arange(low.numel(), device=low.device)
+    for lower in (False, True, False):
+        if lower:
+            low = lows[least_loss(lows, high.expand_as(lows), scheme, loss), rows]
+        else:
+            high = highs[least_loss(low.expand_as(highs), highs, scheme, loss), rows]
+        if not bool(lows.any()):
+            break
+    return low, high
