@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from razordeploy.quantization.cache import StatisticsCache, statistics_key
 from razordeploy.quantization.plan import QParams, QuantPlan
 from razordeploy.quantization.qconfig import check_patterns, settings_for
 from razordeploy.quantization.simulate import simulate
+from razordeploy.quantization.stored import plan_record
 from razordeploy.quantization.statistics import Statistics, collect, resolve
 from razordeploy.strict_json import json_text
 from razordeploy.train.evaluate import evaluate
@@ -72,6 +72,8 @@ class PTQJob:
     """Engine threads; 0: the engine's choice."""
     benchmark_seconds: float = 3.0
     """Time for the latency measurement of one backend; 0 skips it."""
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """Where the model came from (recipe, overrides, checkpoint), for the manifest."""
     progress: Progress = field(default_factory=Progress)
 
 
@@ -243,10 +245,12 @@ def _deploy(
             files = backend.export(
                 ExportJob(captured=captured, plan=plan, params=params, out_dir=staged, marked=marked)
             )
-            (staged / "plan.json").write_text(json_text(_plan_record(plan, params)))
+            (staged / "plan.json").write_text(json_text(plan_record(plan, params)))
             files = {**files, "plan": "plan.json"}
         with timer("validate"):
             entry = _validate(job, backend, captured, plan, params, staged, files, float_metrics)
+            (staged / "layers.json").write_text(json_text(entry["layers"]))
+            files["layers"] = "layers.json"
         inputs, outputs = _tensor_specs(job, captured)
         write_artifact(
             staged,
@@ -256,7 +260,7 @@ def _deploy(
             inputs=inputs,
             outputs=outputs,
             parent=_model_id(captured),
-            params={"backend": backend.name, "quantize": asdict(job.quantize), "deploy": asdict(job.deploy)},
+            params={"backend": backend.name, "quantize": asdict(job.quantize), "deploy": asdict(job.deploy), **job.origin},
             metrics={k: v for k, v in entry.items() if k in {"metrics", "gap", "parity", "size_bytes"}},
             versions=versions(backend.spec.requires),
         )
@@ -393,14 +397,3 @@ def _tensor_specs(job: PTQJob, captured: CapturedModel) -> tuple[list[TensorSpec
 def _model_id(captured: CapturedModel) -> str:
     """Hash of the graph's code: what the engine was made from, when the model came without an artifact."""
     return hashlib.sha256(captured.graph_module.code.encode()).hexdigest()
-
-
-def _plan_record(plan: QuantPlan, params: Mapping[str, QParams]) -> dict[str, Any]:
-    groups = {g: {"scale": p.scale.tolist(), "zero_point": p.zero_point.tolist()} for g, p in params.items()}
-    points = [{**asdict(p), "observer": p.observer.config} for p in plan.points]
-    return json.loads(
-        json.dumps(
-            {"backend": plan.backend, "ops": [asdict(o) for o in plan.ops], "points": points, "groups": groups},
-            default=list,
-        )
-    )

@@ -1,0 +1,34 @@
+"""razordeploy: the shortest trustworthy way from a trained PyTorch model to a small int8 engine."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Name -> module that defines it; loaded on first use, so that the command line starts without torch.
+_NAMES = {
+    "Artifact": "razordeploy.artifact",
+    "Engine": "razordeploy.backends.loaded",
+    "load_engine": "razordeploy.backends.loaded",
+    "ptq": "razordeploy.api",
+}
+
+if TYPE_CHECKING:
+    from razordeploy.api import ptq as ptq
+    from razordeploy.artifact import Artifact as Artifact
+    from razordeploy.backends.loaded import Engine as Engine
+    from razordeploy.backends.loaded import load_engine as load_engine
+
+__all__ = ["Artifact", "Engine", "__version__", "load_engine", "ptq"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module 'razordeploy' has no attribute '{name}'")
+    return getattr(importlib.import_module(_NAMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

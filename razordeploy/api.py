@@ -1,0 +1,153 @@
+"""The Python face of the command line: a module and arrays are enough."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+
+from razordeploy.artifact import Artifact
+from razordeploy.config.qconfig import QuantizeConfig
+from razordeploy.config.sections import DeployConfig
+from razordeploy.data.batch import Batch
+from razordeploy.data.loader import from_iterable
+from razordeploy.environment import cpu_flags, cpu_name, threads, versions
+from razordeploy.errors import UsageError
+from razordeploy.pipeline import Progress, PTQJob, PTQResult, run_ptq
+from razordeploy.report.schema import SCHEMA_VERSION, Report
+from razordeploy.report.write import write_report
+from razordeploy.workdir import WorkDir
+
+
+@overload
+def ptq(
+    model: torch.nn.Module,
+    calibration: Iterable[Any] | torch.Tensor,
+    *,
+    example_inputs: Any,
+    backend: str = ...,
+    out_dir: str | os.PathLike[str],
+    evaluation: Iterable[Any] | None = ...,
+    metric: Any = ...,
+    quantize: Mapping[str, Any] | None = ...,
+    deploy: Mapping[str, Any] | None = ...,
+    benchmark_seconds: float = ...,
+) -> Artifact: ...
+@overload
+def ptq(
+    model: torch.nn.Module,
+    calibration: Iterable[Any] | torch.Tensor,
+    *,
+    example_inputs: Any,
+    backend: Sequence[str],
+    out_dir: str | os.PathLike[str],
+    evaluation: Iterable[Any] | None = ...,
+    metric: Any = ...,
+    quantize: Mapping[str, Any] | None = ...,
+    deploy: Mapping[str, Any] | None = ...,
+    benchmark_seconds: float = ...,
+) -> dict[str, Artifact]: ...
+def ptq(
+    model: torch.nn.Module,
+    calibration: Iterable[Any] | torch.Tensor,
+    *,
+    example_inputs: Any,
+    backend: str | Sequence[str] = "openvino",
+    out_dir: str | os.PathLike[str],
+    evaluation: Iterable[Any] | None = None,
+    metric: Any = "top1",
+    quantize: Mapping[str, Any] | None = None,
+    deploy: Mapping[str, Any] | None = None,
+    benchmark_seconds: float = 0.0,
+) -> Artifact | dict[str, Artifact]:
+    """Quantize a float module after training and write one engine per backend.
+
+    Args:
+        model: any ``nn.Module`` in float; it is left as it was.
+        calibration: an iterable of input tensors, tuples, dicts or ``(inputs, label)`` pairs, a mmengine or torch
+            dataloader, or one tensor ``(N, ...)``. A generator is read once.
+        example_inputs: a tuple of inputs (or one tensor) for the capture.
+        backend: one name, or a sequence of names; calibration runs once for all.
+        out_dir: gets a folder per backend, ``report.json`` and ``report.html``.
+        evaluation: labelled batches; None measures parity but no accuracy.
+        metric: ``top1``, or a function ``(outputs, targets) -> dict``.
+        quantize: as the recipe's section of that name.
+        deploy: as the recipe's section of that name (``dynamic_batch``, ``max_drop``, names ...).
+        benchmark_seconds: time for the latency comparison with the float engine; 0 skips it.
+
+    Returns:
+        The artifact, or ``{name: artifact}`` for a sequence of backends.
+
+    Raises:
+        RazorDeployError: model, data or options cannot be used, or a backend is missing; one line says why.
+    """
+    names = (backend,) if isinstance(backend, str) else tuple(backend)
+    if not names:
+        raise UsageError("no backend was asked for", hint="backend='openvino'")
+    inputs = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
+    with WorkDir(out_dir) as work:
+        job = PTQJob(
+            model=model,
+            example_inputs=inputs,
+            calibration=_Stream(calibration),
+            evaluation=None if evaluation is None else _Stream(evaluation, keep_all=True),
+            metric=metric,
+            backends=names,
+            work_dir=work.path,
+            quantize=QuantizeConfig.parse(dict(quantize or {}), "ptq"),
+            deploy=DeployConfig.parse(dict(deploy or {}), "ptq"),
+            benchmark_seconds=benchmark_seconds,
+        )
+        result = run_ptq(job)
+        write_report(build_report(result, names, model=type(model).__name__), work.path)
+    for name in names:
+        if name in result.errors:
+            raise result.errors[name]
+    return result.artifacts[backend] if isinstance(backend, str) else result.artifacts
+
+
+def build_report(result: PTQResult, backends: Sequence[str], *, model: str, **fields: Any) -> Report:
+    """Put a run's results into the structure of ``report.json``."""
+    report: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "recipe": None,
+        "model": model,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "environment": {
+            "versions": versions(("openvino", "onnxruntime", "onnx", "torchao", "mmengine", "mmcls")),
+            "cpu": cpu_name(),
+            "cpu_flags": cpu_flags(),
+            "threads": threads(),
+        },
+        "warnings": result.warnings,
+        "backends": {name: result.backends[name] for name in backends},
+        **fields,
+    }
+    return report  # type: ignore[return-value]
+
+
+class _Stream:
+    """Opens the caller's data as often as the pipeline asks; of a generator only the first batch can be had again."""
+
+    def __init__(self, data: Any, *, keep_all: bool = False) -> None:
+        self.data = data
+        self.once = isinstance(data, Iterator)
+        self.keep_all = keep_all
+        self.seen: list[Batch] | None = None
+
+    def __call__(self) -> Iterator[Batch]:
+        if not self.once:
+            yield from from_iterable(self.data)
+            return
+        if self.seen is not None:
+            yield from self.seen
+            return
+        self.seen = []
+        for batch in from_iterable(self.data):
+            if self.keep_all or not self.seen:
+                self.seen.append(batch)
+            yield batch

@@ -1,0 +1,112 @@
+"""``razordeploy backends`` and ``razordeploy doctor``; neither imports an engine that is not asked to prove itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from importlib import metadata
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from razordeploy.config.backend_spec import BackendSpec, load_backend_spec
+from razordeploy.config.paths import backend_configs_dir
+from razordeploy.environment import cpu_flags, cpu_name, threads
+from razordeploy.lazy import available
+
+_PACKAGES = (
+    *("torch", "torchao", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino", "mmengine", "mmcls"),
+    *("mmpretrain", "mmcv", "mmcv-lite", "setuptools", "nncf"),
+)
+
+
+def _specs() -> list[BackendSpec]:
+    return [load_backend_spec(path) for path in sorted(backend_configs_dir().glob("*.yaml"))]
+
+
+def _missing(spec: BackendSpec) -> list[str]:
+    return [m for m in spec.requires if not available(m)] + [p for p in spec.programs if shutil.which(p) is None]
+
+
+def print_backends() -> None:
+    """Print every backend with what it is and whether it is installed."""
+    console = Console()
+    table = Table(box=box.SIMPLE_HEAD)
+    for header in ("backend", "installed", "what it is, or how to get it"):
+        table.add_column(header, overflow="fold")
+    for spec in _specs():
+        missing = _missing(spec)
+        text = f"pip install 'razordeploy\\[{spec.extra}]'   (lacks {', '.join(missing)})" if missing else spec.summary
+        table.add_row(spec.name, "no" if missing else "yes", text)
+    console.print(table)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def examine() -> dict[str, Any]:
+    """Facts about this machine, and ``problems``: one sentence each, with what to do."""
+    packages = {name: version for name in _PACKAGES if (version := _version(name))}
+    flags = cpu_flags()
+    backends = {spec.name: {"installed": not _missing(spec), "missing": _missing(spec)} for spec in _specs()}
+    return {
+        "python": sys.version.split()[0],
+        "cpu": cpu_name(),
+        "cpu_flags": flags,
+        "threads": threads(),
+        "vnni": any("vnni" in f or "amx_int8" in f for f in flags),
+        "packages": packages,
+        "backends": backends,
+        "problems": _problems(packages, flags),
+    }
+
+
+def _problems(packages: dict[str, str], flags: list[str]) -> list[str]:
+    found = []
+    if "torch" not in packages:
+        found.append("torch is not installed: pip install torch")
+    elif _number(packages["torch"]) < (2, 10):
+        found.append(f"torch {packages['torch']} is older than 2.10: loading untrusted checkpoints is not safe")
+    if "mmengine" in packages and _number(packages.get("setuptools", "0")) >= (82,):
+        found.append(
+            f"setuptools {packages['setuptools']} has no pkg_resources, which mmengine reads 'mmcls::' configs with: "
+            "pip install 'setuptools<82'"
+        )
+    if "mmcls" in packages and _number(packages.get("mmcv-lite", packages.get("mmcv", "0"))) >= (2, 1):
+        found.append("mmcls 1.0.0rc6 wants mmcv below 2.1: pip install mmcv-lite==2.0.1")
+    if "avx2" in flags and not any("vnni" in f or "amx_int8" in f for f in flags):
+        found.append(
+            "this processor has no VNNI: int8 products saturate at 16 bits; use 7-bit weights (w_qscheme bit=7 range)"
+        )
+    return found
+
+
+def _number(version: str) -> tuple[int, ...]:
+    digits = version.split("+")[0].split(".")
+    return tuple(int(d) for d in digits[:2] if d.isdigit())
+
+
+def doctor(*, json_output: bool) -> int:
+    """Print the examination; 0 when some backend works here and there is no problem, 1 otherwise."""
+    facts = examine()
+    works = [name for name, entry in facts["backends"].items() if entry["installed"]]
+    code = 0 if works and not facts["problems"] else 1
+    if json_output:
+        print(json.dumps(facts, indent=2))
+        return code
+    console = Console()
+    console.print(f"Python {facts['python']}, {facts['cpu']}, {facts['threads']} threads", markup=False)
+    vnni = "int8 dot products without saturation" if facts["vnni"] else "no VNNI"
+    console.print(f"Instructions: {' '.join(facts['cpu_flags']) or 'none of those that int8 uses'} ({vnni})", markup=False)
+    console.print("Packages: " + ", ".join(f"{n} {v}" for n, v in facts["packages"].items()), markup=False)
+    print_backends()
+    for problem in facts["problems"]:
+        console.print(f"problem: {problem}", markup=False, soft_wrap=True)
+    return code

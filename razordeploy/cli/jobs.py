@@ -1,0 +1,115 @@
+"""From a recipe to what the pipeline runs: model, example inputs and data streams."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from razordeploy.capture.build import BuiltModel, build_model
+from razordeploy.config.recipe import Recipe
+from razordeploy.data.batch import Batch
+from razordeploy.data.loader import batches
+from razordeploy.data.mm import calibration_loader, mm_batches
+from razordeploy.data.sources import build_source
+from razordeploy.errors import RecipeError, UsageError
+
+EVALUATION_BATCH = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeJob:
+    """A recipe brought to life."""
+
+    recipe: Recipe
+    built: BuiltModel
+
+    @classmethod
+    def open(cls, recipe: Recipe, checkpoint: str | Path | None = None, *, trust: bool = False) -> RecipeJob:
+        """Build the recipe's model with its weights."""
+        return cls(recipe=recipe, built=build_model(recipe, checkpoint, trust=trust))
+
+    @property
+    def scope(self) -> str:
+        """Package whose registry the recipe's dataloaders are built from."""
+        return str(self.recipe.config.get("default_scope") or "mmcls")
+
+    def calibration(self) -> Iterable[Batch]:
+        """Open the calibration stream: training images without augmentation, a seeded subset."""
+        recipe, wanted = self.recipe, self.recipe.calibration
+        if recipe.data is not None:
+            source = build_source(recipe.data, wanted.split)
+            return batches(source, wanted.batch_size or 32, limit=wanted.num_samples, seed=recipe.seed, shuffle=True)
+        loader = recipe.calibrate_dataloader
+        if loader is None:
+            if recipe.train_dataloader is None:
+                raise RecipeError(
+                    f"{recipe.path}: nothing to calibrate on: no data, calibrate_dataloader or train_dataloader",
+                    hint="add data=dict(type='image_folder', root=...)",
+                )
+            loader = calibration_loader(recipe.config, wanted.batch_size or 32)
+        elif wanted.batch_size:
+            loader = {**loader, "batch_size": wanted.batch_size}
+        return mm_batches(loader, self.built.preprocess, wanted.num_samples, recipe.seed, self.scope)
+
+    def has_evaluation(self) -> bool:
+        """Tell whether the recipe names labelled data."""
+        return self.recipe.data is not None or self._test_loader() is not None
+
+    def evaluation(self) -> Iterable[Batch]:
+        """Open the evaluation stream: the test split, in order."""
+        if self.recipe.data is not None:
+            return batches(build_source(self.recipe.data, "test"), EVALUATION_BATCH)
+        loader = self._test_loader()
+        if loader is None:
+            raise RecipeError(f"{self.recipe.path}: no data, test_dataloader or val_dataloader to evaluate on")
+        return mm_batches(loader, self.built.preprocess, None, self.recipe.seed, self.scope)
+
+    def _test_loader(self) -> dict[str, Any] | None:
+        return self.recipe.test_dataloader or self.recipe.val_dataloader
+
+    def metric(self) -> Any:
+        """The metric's name, or the function that ``pkg.module:function`` names."""
+        name = self.recipe.deploy.metric
+        if ":" not in name:
+            return name
+        module, _, attribute = name.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise RecipeError(f"deploy.metric '{name}' cannot be imported: {error}") from error
+
+    def example_inputs(self) -> tuple[torch.Tensor, ...]:
+        """Random inputs of the recipe's shapes, or the first calibration samples where it names none."""
+        shapes = self.built.input_shapes
+        if shapes is None:
+            first = next(iter(self.calibration()), None)
+            if first is None:
+                raise UsageError("the calibration data is empty", hint="check the recipe's data section")
+            return tuple(x[:2] for x in first.inputs)
+        generator = torch.Generator().manual_seed(self.recipe.seed)
+        return tuple(torch.randn(2, *shape, generator=generator) for shape in shapes)
+
+    def data_fingerprint(self) -> str:
+        """Identity of the calibration stream, for the statistics cache."""
+        recipe, wanted = self.recipe, self.recipe.calibration
+        content: dict[str, Any] = {"samples": wanted.num_samples, "batch": wanted.batch_size, "seed": recipe.seed}
+        if recipe.data is not None:
+            content["source"] = build_source(recipe.data, wanted.split).fingerprint()
+        else:
+            first = next(iter(self.calibration()))
+            content["loader"] = repr(recipe.calibrate_dataloader or recipe.train_dataloader)
+            content["first"] = hashlib.sha256(b"".join(x.numpy().tobytes() for x in first.inputs)).hexdigest()
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def data_text(self) -> str:
+        """What is calibrated on, in words."""
+        if self.recipe.data is not None:
+            return build_source(self.recipe.data, self.recipe.calibration.split).describe()
+        return "calibrate_dataloader" if self.recipe.calibrate_dataloader is not None else "train_dataloader"

@@ -1,0 +1,191 @@
+"""``razordeploy VERB``: parses, calls one function per verb, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from razordeploy.errors import RazorDeployError, UsageError
+
+app = typer.Typer(
+    name="razordeploy",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    help="From a trained PyTorch model to a small int8 engine, with the accuracy gap measured.",
+    epilog="Exit codes: 0 all checks held, 1 a check failed, 2 bad input, 3 something is not installed, 5 storage.",
+)
+
+Recipe = Annotated[str, typer.Argument(help="A recipe file, or a shipped one such as ptq/digits_resnet8.py.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe; several may follow."),
+]
+Paths = Annotated[list[Path], typer.Argument(help="Engine folders, or work dirs that hold them.")]
+Threads = Annotated[int, typer.Option(min=0, help="Engine threads; 0: the engine's own choice.")]
+
+
+def _pairs(values: list[str] | None) -> dict[str, str]:
+    pairs = {}
+    for value in values or []:
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set: expected KEY=VALUE, got '{value}'", hint="for example --set deploy.max_drop=0.5")
+        pairs[key] = text
+    return pairs
+
+
+@app.command()
+def ptq(
+    recipe: Recipe,
+    backend: Annotated[str | None, typer.Option(help="Backends, comma-separated; default: the recipe's.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Float weights, instead of the recipe's.")] = None,
+    work_dir: Annotated[Path | None, typer.Option(help="Default: work_dirs/<recipe>/.")] = None,
+    sets: Sets = None,
+    max_drop: Annotated[float | None, typer.Option(min=0, help="Largest loss of the metric, in points.")] = None,
+    threads: Threads = 0,
+    benchmark_seconds: Annotated[float, typer.Option(min=0, help="Latency measurement per backend; 0: none.")] = 3.0,
+    trust_checkpoint: Annotated[bool, typer.Option(help="Let the checkpoint run code while it loads.")] = False,
+) -> None:
+    """Float model -> calibrated, quantized, exported and validated engines."""
+    from razordeploy.cli.ptq import run
+
+    overrides = _pairs(sets)
+    if max_drop is not None:
+        overrides["deploy.max_drop"] = repr(max_drop)
+    code = run(
+        recipe,
+        backends=None if backend is None else [b.strip() for b in backend.split(",") if b.strip()],
+        checkpoint=checkpoint,
+        work_dir=work_dir,
+        overrides=overrides,
+        threads=threads,
+        benchmark_seconds=benchmark_seconds,
+        trust=trust_checkpoint,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def train(
+    recipe: Recipe,
+    work_dir: Annotated[Path | None, typer.Option(help="Default: the folder of the recipe's checkpoint.")] = None,
+    sets: Sets = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the work dir.")] = False,
+    amp: Annotated[bool, typer.Option(help="Mixed precision.")] = False,
+    launcher: Annotated[str, typer.Option(help="none, pytorch, slurm or mpi.")] = "none",
+) -> None:
+    """Train the recipe's float model with mmengine's Runner."""
+    from razordeploy.cli.train import run
+
+    run(recipe, work_dir=work_dir, overrides=_pairs(sets), resume=resume, amp=amp, launcher=launcher)
+
+
+@app.command()
+def evaluate(
+    paths: Paths,
+    recipe: Annotated[str | None, typer.Option(help="Default: the recipe that the engine was made from.")] = None,
+    sets: Sets = None,
+    threads: Threads = 0,
+) -> None:
+    """Accuracy of float, simulated and engine on the recipe's evaluation data."""
+    from razordeploy.cli.measure import evaluate_paths
+
+    raise typer.Exit(evaluate_paths(paths, recipe=recipe, overrides=_pairs(sets), threads=threads))
+
+
+@app.command()
+def benchmark(
+    paths: Paths,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 1,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time for all engines together.")] = 5.0,
+    threads: Threads = 0,
+) -> None:
+    """Latency percentiles and throughput, side by side, interleaved."""
+    from razordeploy.cli.measure import benchmark_paths
+
+    benchmark_paths(paths, batch=batch, seconds=seconds, threads=threads)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="An engine folder.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+    batches: Annotated[int, typer.Option(min=1, help="Random batches to compare on.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
+) -> None:
+    """Differences of two engines: every output, and every layer's SQNR."""
+    from razordeploy.cli.measure import compare_paths
+
+    compare_paths(first, second, batches=batches, seed=seed)
+
+
+@app.command()
+def backends() -> None:
+    """Backends, and the pip line for what is missing."""
+    from razordeploy.cli.inspect import print_backends
+
+    print_backends()
+
+
+@app.command()
+def doctor(
+    json_output: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """What is installed and works here."""
+    from razordeploy.cli.inspect import doctor as examine
+
+    raise typer.Exit(examine(json_output=json_output))
+
+
+def _spread_sets(argv: Sequence[str]) -> list[str]:
+    """Let ``--set a=1 b=2`` mean ``--set a=1 --set b=2``, as mmengine's tools do."""
+    spread: list[str] = []
+    after_set = False
+    for word in argv:
+        if after_set and spread[-1] != "--set" and not word.startswith("-") and "=" in word:
+            spread.append("--set")
+        elif word != "--set" and not (spread and spread[-1] == "--set"):
+            after_set = False
+        if word == "--set":
+            after_set = True
+        spread.append(word)
+    return spread
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; always ends in ``sys.exit``."""
+    words = _spread_sets(sys.argv[1:] if argv is None else argv)
+    try:
+        app(words, standalone_mode=True)
+    except RazorDeployError as error:
+        _fail(str(error), error.exit_code, error)
+    except KeyboardInterrupt:
+        _fail("interrupted", 128 + signal.SIGINT)
+    except MemoryError as error:
+        _fail("out of memory; lower the batch size of calibration or evaluation", 5, error)
+    except OSError as error:
+        if error.errno not in _STORAGE:
+            raise
+        _fail(f"{error.strerror}: {error.filename or ''}; free some space or choose another --work-dir", 5, error)
+
+
+_STORAGE = {13, 28, 30}
+"""EACCES, ENOSPC, EROFS."""
+
+
+def _fail(text: str, code: int, error: BaseException | None = None) -> None:
+    if os.environ.get("RAZORDEPLOY_DEBUG") and error is not None:
+        raise error
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""``razordeploy evaluate``, ``benchmark`` and ``compare`` on engines that exist."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from razordeploy.artifact import Artifact
+from razordeploy.backends.harness import Parity, interleaved_latency, torch_runner
+from razordeploy.backends.loaded import Engine, engine_folders
+from razordeploy.capture.export import capture
+from razordeploy.capture.graph import CapturedModel
+from razordeploy.cli.jobs import RecipeJob
+from razordeploy.config.recipe import load_recipe
+from razordeploy.errors import UsageError
+from razordeploy.quantization.simulate import simulate
+from razordeploy.quantization.stored import read_plan
+from razordeploy.report.schema import gaps
+from razordeploy.train.evaluate import evaluate
+
+
+def _artifacts(paths: Sequence[Path]) -> list[Artifact]:
+    found = []
+    for path in paths:
+        folders = engine_folders(path)
+        if not folders:
+            Artifact.load(path)  # says what is wrong with it
+            raise UsageError(f"{path} holds no engine")
+        found += [Artifact.load(folder) for folder in folders]
+    return found
+
+
+def evaluate_paths(paths: Sequence[Path], *, recipe: str | None, overrides: Mapping[str, str], threads: int) -> int:
+    """Print float, simulated and engine metrics of every engine; 1 where a gap is over the recipe's limit."""
+    table = _table("engine", "float", "simulated", "engine", "gap", "samples", "verdict")
+    failed = False
+    opened: dict[tuple[str, str, str], tuple[RecipeJob, CapturedModel, dict[str, float]]] = {}
+    for artifact in _artifacts(paths):
+        source = recipe or artifact.params.get("recipe")
+        if not source:
+            raise UsageError(f"{artifact.path} does not know its recipe", hint="give --recipe")
+        options = {**artifact.params.get("overrides", {}), **overrides}
+        checkpoint = artifact.params.get("checkpoint")
+        key = (str(source), json.dumps(options, sort_keys=True), str(checkpoint))
+        if key not in opened:
+            job = RecipeJob.open(load_recipe(source, options), checkpoint)
+            captured = capture(
+                job.built.module, job.example_inputs(), dynamic_batch=job.recipe.deploy.dynamic_batch
+            )
+            float_metrics = evaluate(torch_runner(captured.graph_module), job.evaluation(), job.metric())
+            opened[key] = (job, captured, float_metrics)
+        job, captured, float_metrics = opened[key]
+        plan, params = read_plan(artifact.file("plan"))
+        simulated = evaluate(torch_runner(simulate(captured, plan, params)), job.evaluation(), job.metric())
+        found = evaluate(Engine(artifact, threads=threads), job.evaluation(), job.metric())
+        metric = next(k for k in found if k != "samples")
+        gap = gaps({"float": float_metrics, "simulated": simulated, "engine": found}, metric)["float_to_engine"]
+        held = gap is not None and gap <= job.recipe.deploy.max_drop
+        failed |= not held
+        row = [f"{scores[metric]:.2f}" for scores in (float_metrics, simulated, found)]
+        verdict = "passed" if held else f"FAILED (limit {job.recipe.deploy.max_drop})"
+        table.add_row(str(artifact.path), *row, f"{gap:.2f}", f"{found['samples']:.0f}", verdict)
+    Console().print(table)
+    return int(failed)
+
+
+def benchmark_paths(paths: Sequence[Path], *, batch: int, seconds: float, threads: int) -> None:
+    """Print latency percentiles of every engine and of the float twins, timed in turns."""
+    engines: dict[str, Engine] = {}
+    for artifact in _artifacts(paths):
+        if "float" in artifact.files:
+            engines[f"{artifact.path} (float)"] = Engine(artifact, "float", threads)
+        engines[str(artifact.path)] = Engine(artifact, threads=threads)
+    inputs = next(iter(engines.values())).random_inputs(batch)
+    times = interleaved_latency(engines, inputs, seconds=seconds)
+    table = _table("engine", "p50 ms", "p90 ms", "p99 ms", "samples/s", "int8 ops")
+    for name, latency in times.items():
+        engine = engines[name]
+        ops = engine.runtime_ops()
+        row = (f"{v:.3f}" for v in (latency.p50_ms, latency.p90_ms, latency.p99_ms))
+        table.add_row(name, *row, f"{latency.throughput:.1f}", f"{sum(o.int8 for o in ops)} of {len(ops)}")
+    console = Console()
+    console.print(table)
+    console.print(f"batch {batch}, {threads or 'default'} threads, interleaved", markup=False)
+
+
+def compare_paths(first: Path, second: Path, *, batches: int, seed: int) -> None:
+    """Print how far two engines' outputs are apart on the same random inputs, and each layer's SQNR in both."""
+    one, other = (Engine(a) for a in _artifacts([first, second])[:2])
+    if [(s.shape, s.dtype) for s in one.inputs] != [(s.shape, s.dtype) for s in other.inputs]:
+        raise UsageError(f"{first} and {second} take different inputs: {one.inputs} and {other.inputs}")
+    parities = [Parity() for _ in one.outputs]
+    for i in range(batches):
+        inputs = one.random_inputs(4 if one.inputs[0].shape[0] is None else int(one.inputs[0].shape[0]), seed + i)
+        for parity, a, b in zip(parities, _tuple(one(*inputs)), _tuple(other(*inputs)), strict=True):
+            parity.update(a, b)
+    table = _table("output", "largest difference", "steps", "SQNR dB")
+    for spec, parity in zip(one.outputs, parities, strict=True):
+        result = parity.result()
+        table.add_row(spec.name, *(_number(result[k]) for k in ("max_abs", "steps", "sqnr_db")))
+    console = Console()
+    console.print(table)
+    layers = [_layers(engine.artifact) for engine in (one, other)]
+    if all(layers):
+        table = _table("layer", "SQNR dB, first", "second")
+        for name in dict.fromkeys([*layers[0], *layers[1]]):
+            table.add_row(name, *(_number(found.get(name)) for found in layers))
+        console.print(table)
+
+
+def _layers(artifact: Artifact) -> dict[str, float | None]:
+    if "layers" not in artifact.files:
+        return {}
+    return {f"{e['module']} {e['op']}": e["sqnr_db"] for e in json.loads(artifact.file("layers").read_text())}
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _table(*headers: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for i, header in enumerate(headers):
+        table.add_column(header, justify="right" if i else "left", overflow="fold")
+    return table

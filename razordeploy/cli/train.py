@@ -1,0 +1,52 @@
+"""``razordeploy train``: the float stage."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from razordeploy.capture.build import build_model
+from razordeploy.config.recipe import load_recipe
+from razordeploy.data.sources import build_source
+from razordeploy.errors import RecipeError
+from razordeploy.train.runner import train_float
+
+
+def run(
+    recipe_path: str,
+    *,
+    work_dir: Path | None,
+    overrides: Mapping[str, str],
+    resume: bool,
+    amp: bool,
+    launcher: str,
+) -> None:
+    """Train the recipe's model from scratch and write ``float.pth`` where the recipe looks for its checkpoint."""
+    recipe = load_recipe(recipe_path, {**overrides, "checkpoint": "None"})
+    wanted = load_recipe(recipe_path, overrides).checkpoint
+    if recipe.train is None or recipe.data is None:
+        raise RecipeError(
+            f"{recipe.path}: nothing to train: expected the sections 'train' and 'data'",
+            hint="train=dict(epochs=10), data=dict(type='image_folder', root=...)",
+        )
+    folder = work_dir or (Path(wanted).parent if wanted else Path("work_dirs") / recipe.name)
+    model = build_model(recipe).module
+    checkpoint = train_float(
+        model,
+        build_source(recipe.data, "train"),
+        work_dir=folder,
+        seed=recipe.seed,
+        resume=resume,
+        amp=amp,
+        launcher=launcher,
+        **recipe.train,
+    )
+    console = Console()
+    console.print(f"wrote {checkpoint}", markup=False, soft_wrap=True)
+    follow = ["razordeploy", "ptq", recipe_path]
+    if wanted is None or Path(wanted) != checkpoint:
+        follow += ["--checkpoint", str(checkpoint)]
+    console.print(f"next: {shlex.join(follow)}", markup=False, soft_wrap=True)
