@@ -8,7 +8,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python=$(find_python)
 "$python" -m venv "$folder/build"
-"$folder/build/bin/python" -m pip wheel --quiet --no-deps --wheel-dir "$folder" "$repository"
+"$folder/build/bin/python" -m pip wheel -qq --no-deps --wheel-dir "$folder" "$repository"
 wheel=$(ls "$folder"/razordeploy-*.whl)
 say "built ${wheel##*/}"
 
@@ -16,7 +16,7 @@ say "built ${wheel##*/}"
 cd "$folder"
 for extra in "$@"; do
     "$python" -m venv "$folder/$extra"
-    "$folder/$extra/bin/python" -m pip install --quiet -c "$repository/requirements/constraints.txt" "$wheel[$extra,data]"
+    "$folder/$extra/bin/python" -m pip install -qq -c "$repository/requirements/constraints.txt" "$wheel[$extra,data]"
     export PATH="$folder/$extra/bin:$PATH"
     razordeploy backends
     [ -f work_dirs/digits_resnet8/float.pth ] || razordeploy train ptq/digits_resnet8.py

@@ -49,7 +49,7 @@ print(hashlib.sha256(b"".join([sys.argv[1].encode(), *(pathlib.Path(f).read_byte
         return
     fi
     say "environment: installing razordeploy[$extras] into $venv (the first time this downloads PyTorch: minutes)"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+    "$venv/bin/python" -m pip install -qq --disable-pip-version-check \
         -c "$repository/requirements/constraints.txt" -e "$repository[$extras]" ||
         fail "pip could not install razordeploy[$extras]; what it said is above"
     if [ "$(head -n 1 "$stamp" 2>/dev/null)" != "$key" ]; then
