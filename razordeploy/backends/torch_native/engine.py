@@ -53,7 +53,7 @@ class TorchNativeRunner:
 
     @staticmethod
     def _tensor(array: np.ndarray, entry: dict) -> torch.Tensor:
-        """The generated code reads memory as it was compiled for, unchecked: shape, dtype and layout are made sure of."""
+        """A fresh copy: the generated code reads memory unchecked, as it was compiled for, and adds into its inputs."""
         shape, dtype = entry["shape"], np.dtype(entry["dtype"])
         fits = array.ndim == len(shape) and all(s in (None, n) for s, n in zip(shape, array.shape, strict=True))
         if not fits or not np.can_cast(array.dtype, dtype, "same_kind"):
@@ -62,8 +62,7 @@ class TorchNativeRunner:
                 f"input '{entry['name']}': expected ({sizes}) {dtype}, got {array.shape} {array.dtype}",
                 hint="the package is compiled for these sizes",
             )
-        ready = np.ascontiguousarray(array, dtype=dtype)
-        return torch.from_numpy(ready if ready.flags.writeable else ready.copy())
+        return torch.from_numpy(np.array(array, dtype=dtype, order="C"))
 
     def runtime_ops(self) -> list[RuntimeOp]:
         """Operations of the compiler's last graph, as it wrote them down when it generated the code."""
