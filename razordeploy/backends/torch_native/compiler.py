@@ -19,7 +19,7 @@ from torch import fx
 from razordeploy.errors import BackendError, MissingDependency
 
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
-_NOISY = ("torch.export", "torch._export", "torch._dynamo", "torch._inductor", "torch._functorch", "torch.fx", "torch.utils")
+_NOISY = tuple(f"torch.{name}" for name in ("export", "_export", "_dynamo", "_inductor", "_functorch", "fx", "utils"))
 
 
 def compile_package(

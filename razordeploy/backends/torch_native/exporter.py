@@ -32,7 +32,7 @@ def export(job: ExportJob) -> dict[str, str]:
 def _compile(job: ExportJob, module: fx.GraphModule, file: str) -> list[dict[str, Any]]:
     captured = job.captured
     inputs = captured.flat_inputs(captured.example_inputs, captured.example_kwargs)
-    dynamic = tuple(shape[0] is None if (shape := entry["shape"]) else False for entry in _inputs(captured))
+    dynamic = tuple(entry["shape"][:1] == [None] for entry in _inputs(captured))
     reader = GraphReader(captured)
     compile_package(module, tuple(inputs), dynamic, job.out_dir / file, reader)
     check_calls(job.out_dir / file, reader.ops)

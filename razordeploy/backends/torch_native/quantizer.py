@@ -46,8 +46,7 @@ def plan(captured: CapturedModel, settings: Settings) -> QuantPlan:
                 return replace(wanted, skip=_NO_HOST)
             hosts[node.name] = host
             return wanted
-        if rule.enabled:
-            _check(node, wanted)
+        _check(node, wanted)
         return wanted
 
     placed = place(captured, spec(), checked)
@@ -92,7 +91,8 @@ def _check(node: fx.Node, wanted: OpSettings) -> None:
     activation, weight = wanted.activation, wanted.weight
     if activation.bits != 8 or activation.ch_axis is not None:
         raise RecipeError(
-            f"torch_native quantizes activations to 8 bits, one scale a tensor; '{node.name}' asks for {_say(activation)}",
+            f"torch_native quantizes activations to 8 bits, one scale a tensor; "
+            f"'{node.name}' asks for {_say(activation)}",
             hint="the academic backend simulates any grid",
         )
     if not weight.signed or not weight.symmetric or weight.bits > 8 or weight.ch_axis not in (None, 0):
