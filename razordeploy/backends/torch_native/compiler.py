@@ -92,14 +92,18 @@ def _require_compiler() -> None:
 @contextmanager
 def _own_cache() -> Iterator[None]:
     """Use a folder that goes with the process, unless the user has named one."""
-    if os.environ.get(_CACHE):
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    before = os.environ.get(_CACHE)
+    # Torch writes its own choice into the variable as soon as it looks for it.
+    if before not in (None, default_cache_dir()):
         yield
         return
     os.environ[_CACHE] = _process_cache()
     try:
         yield
     finally:
-        os.environ.pop(_CACHE, None)
+        del os.environ[_CACHE]
 
 
 @cache

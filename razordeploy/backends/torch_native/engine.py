@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,13 +47,16 @@ class TorchNativeRunner:
         if len(inputs) != len(self._inputs):
             raise DataError(f"expected {len(self._inputs)} inputs {self.input_names}, got {len(inputs)}")
         tensors = [self._tensor(x, entry) for x, entry in zip(inputs, self._inputs, strict=True)]
-        with _threads(self.threads):
-            outputs = self._model(*tensors)
+        try:
+            with _threads(self.threads):
+                outputs = self._model(*tensors)
+        except RuntimeError as error:
+            raise BackendError(f"{self.path} failed to run: {str(error).strip().splitlines()[0]}") from error
         values = tuple(t.numpy() for t in outputs)
         return values[0] if len(values) == 1 else values
 
     @staticmethod
-    def _tensor(array: np.ndarray, entry: dict) -> torch.Tensor:
+    def _tensor(array: np.ndarray, entry: dict[str, Any]) -> torch.Tensor:
         """A fresh copy: the generated code reads memory unchecked, as it was compiled for, and adds into its inputs."""
         shape, dtype = entry["shape"], np.dtype(entry["dtype"])
         fits = array.ndim == len(shape) and all(s in (None, n) for s, n in zip(shape, array.shape, strict=True))

@@ -89,9 +89,9 @@ def _without_hosts(placed: QuantPlan, hosts: dict[str, fx.Node]) -> list[QuantPo
 
 def _check(node: fx.Node, wanted: OpSettings) -> None:
     activation, weight = wanted.activation, wanted.weight
-    if activation.bits != 8 or activation.ch_axis is not None:
+    if activation.bits != 8 or activation.signed or activation.ch_axis is not None:
         raise RecipeError(
-            f"torch_native quantizes activations to 8 bits, one scale a tensor; "
+            f"torch_native quantizes activations to unsigned 8 bits, one scale a tensor; "
             f"'{node.name}' asks for {_say(activation)}",
             hint="the academic backend simulates any grid",
         )
