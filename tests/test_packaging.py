@@ -22,7 +22,13 @@ CORE = {re.split(r"[^\w.-]", line)[0].lower() for line in PROJECT["dependencies"
 SOURCES = sorted((ROOT / "razordeploy").rglob("*.py"))
 
 # Import name -> distribution, where they differ.
-DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit-learn", "onnx_ir": "onnx-ir", "mmcv": "mmcv-lite"}
+DISTRIBUTIONS = {
+    "yaml": "pyyaml",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "onnx_ir": "onnx-ir",
+    "mmcv": "mmcv-lite",
+}
 # Imported where it is there, never asked for: another package's, or the reader's own.
 NOT_OURS = {"__main__"}
 

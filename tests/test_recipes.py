@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from razordeploy.backends.registry import BUILT_IN
+from razordeploy.backends.registry import BUILT_IN, find_backend
 from razordeploy.config.backend_spec import load_backend_spec
 from razordeploy.config.paths import backend_configs_dir, recipes_dir, shipped_recipes
 from razordeploy.config.recipe import load_recipe
-from razordeploy.errors import RecipeError
+from razordeploy.errors import MissingDependency, RecipeError
 
 RECIPES = shipped_recipes()
 BACKENDS = sorted(backend_configs_dir().glob("*.yaml"))
@@ -73,6 +73,17 @@ def test_backend_yaml_loads(path):
     assert spec.name in BUILT_IN
     assert spec.summary
     assert spec.ops
+
+
+@pytest.mark.parametrize("path", BACKENDS, ids=lambda path: path.stem)
+def test_backend_yaml_is_what_its_backend_reads(path):
+    try:
+        backend = find_backend(path.stem)
+    except MissingDependency as missing:
+        if path.stem in os.environ.get("RAZORDEPLOY_REQUIRE", "").split(","):
+            raise
+        pytest.skip(str(missing))
+    assert backend.spec == load_backend_spec(path)
 
 
 @pytest.mark.parametrize("path", BACKENDS, ids=lambda path: path.stem)
