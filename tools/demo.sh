@@ -22,5 +22,6 @@ code=0
 "$venv/bin/razordeploy" ptq "$recipe" --backend openvino,onnxruntime || code=$?
 if [ -f "$work_dir/report.html" ] && [ "$code" -le 1 ]; then
     say "report: $repository/$work_dir/report.html"
+    say "for the commands above: cd $repository && . $venv/bin/activate"
 fi
 exit "$code"

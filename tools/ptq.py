@@ -1,4 +1,4 @@
-"""``python tools/ptq.py RECIPE [--work-dir D] [--cfg-options k=v ...]``: mmrazor's spelling of ``razordeploy ptq``."""
+"""``python tools/ptq.py RECIPE [--work-dir D] [--cfg-options k=v ...]``: mmrazor's name of ``razordeploy ptq``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python tools/train.py RECIPE [--work-dir D] [--cfg-options k=v ...]``: mmrazor's spelling of ``razordeploy train``."""
+"""``python tools/train.py RECIPE [--work-dir D] [--cfg-options k=v ...]``: mmrazor's name of ``razordeploy train``."""
 
 from __future__ import annotations
 
