@@ -82,13 +82,10 @@ def _flat(graph_module: fx.GraphModule) -> fx.GraphModule:
 
 
 def _save(captured: CapturedModel, graph_module: fx.GraphModule, path: Path) -> None:
-    leaves = torch.utils._pytree.tree_leaves((captured.example_inputs, captured.example_kwargs))
-    if not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
-        raise BackendError("academic saves models that take tensors only")
     batch = torch.export.Dim("batch", min=1)
     sizes = [tuple(n.meta["val"].shape) for n in captured.placeholders()]
     shapes = tuple({0: batch} if size and isinstance(size[0], torch.SymInt) else None for size in sizes)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's remarks about its own internals
-        program = torch.export.export(_flat(graph_module), tuple(leaves), dynamic_shapes=shapes, strict=False)
+        program = torch.export.export(_flat(graph_module), captured.example_inputs, dynamic_shapes=shapes, strict=False)
         torch.export.save(program, path)

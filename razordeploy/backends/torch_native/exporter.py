@@ -31,10 +31,9 @@ def export(job: ExportJob) -> dict[str, str]:
 
 def _compile(job: ExportJob, module: fx.GraphModule, file: str) -> list[dict[str, Any]]:
     captured = job.captured
-    inputs = captured.flat_inputs(captured.example_inputs, captured.example_kwargs)
     dynamic = tuple(entry["shape"][:1] == [None] for entry in _inputs(captured))
     reader = GraphReader(captured)
-    compile_package(module, tuple(inputs), dynamic, job.out_dir / file, reader)
+    compile_package(module, captured.example_inputs, dynamic, job.out_dir / file, reader)
     check_calls(job.out_dir / file, reader.ops)
     return [dataclasses.asdict(op) for op in reader.ops]
 
