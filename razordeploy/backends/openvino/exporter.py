@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import onnx_ir as ir
 
 from razordeploy.backends.base import ExportJob
@@ -20,8 +23,13 @@ def export(job: ExportJob) -> dict[str, str]:
 
 def _save(model: ir.Model, job: ExportJob, stem: str) -> None:
     ov = require("openvino", extra="openvino")
-    try:
-        converted = ov.Core().read_model(ir.to_proto(model).SerializeToString())
-    except RuntimeError as error:
-        raise BackendError(f"OpenVINO cannot read the exported graph: {str(error).strip().splitlines()[-1]}") from error
-    ov.save_model(converted, job.out_dir / f"{stem}.xml", compress_to_fp16=False)
+    # Weights go through a file beside the graph: as one protobuf message they would be in memory three times.
+    with tempfile.TemporaryDirectory(dir=job.out_dir) as folder:
+        path = Path(folder) / "graph.onnx"
+        ir.save(model, path, external_data="weights.bin")
+        try:
+            converted = ov.Core().read_model(path)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise BackendError(f"OpenVINO cannot read the exported graph: {reason}") from error
+        ov.save_model(converted, job.out_dir / f"{stem}.xml", compress_to_fp16=False)
