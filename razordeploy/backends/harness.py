@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from razordeploy.backends.base import Coverage, FloatOp, Latency, Runner, RuntimeOp
+from razordeploy.capture.layout import channels_last
 from razordeploy.quantization.plan import PlannedOp
 
 _TOKEN = re.compile(r"(_token_\d+|_nhwc|/WithoutBiases|/fq_weights.*)+$")
@@ -122,7 +123,7 @@ def size_bytes(folder: Path, files: Mapping[str, str], role: str) -> int:
 
 def torch_runner(module: torch.nn.Module) -> Any:
     """Run a torch module on arrays; images in channels-last layout, where CPU convolutions are fastest."""
-    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = channels_last(module)
 
     def run(*inputs: np.ndarray) -> Any:
         tensors = [torch.from_numpy(np.ascontiguousarray(x)) for x in inputs]

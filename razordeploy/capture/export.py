@@ -50,7 +50,8 @@ def capture(
         ModelError: torch.export cannot capture the model; says which operation and which source line.
     """
     example_kwargs = dict(example_kwargs or {})
-    training = model.training
+    # Per module: a frozen batch norm in a model that trains stays frozen.
+    training = [(module, module.training) for module in model.modules()]
     model.eval()
     notes: list[str] = []
     try:
@@ -64,7 +65,8 @@ def capture(
         if program is None:
             program = _export(model, example_inputs, example_kwargs, None)
     finally:
-        model.train(training)
+        for module, was_training in training:
+            module.training = was_training
     args, kwargs = program.example_inputs
     return CapturedModel(
         graph_module=normalize(program),
