@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import signal
 import sys
 import traceback
@@ -15,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from razordeploy.cli.signals import Signalled, raise_on_signals
-from razordeploy.errors import RazorDeployError, UsageError, nearest
+from razordeploy.errors import InternalError, RazorDeployError, StorageError, UsageError, nearest
 
 app = typer.Typer(
     name="razordeploy",
@@ -34,6 +35,10 @@ Sets = Annotated[
 ]
 Paths = Annotated[list[Path], typer.Argument(help="Engine folders, or work dirs that hold them.")]
 Threads = Annotated[int, typer.Option(min=0, help="Engine threads; 0: the engine's own choice.")]
+
+
+_WORDS: list[str] = []
+"""The command line, as typed."""
 
 
 def _pairs(values: list[str] | None) -> dict[str, str]:
@@ -70,6 +75,7 @@ def ptq(
         checkpoint=checkpoint,
         work_dir=work_dir,
         overrides=overrides,
+        command=shlex.join(["razordeploy", *_WORDS]),
         threads=threads,
         benchmark_seconds=benchmark_seconds,
         trust=trust_checkpoint,
@@ -168,8 +174,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; always ends in ``sys.exit``, with one ``error:`` line where something is wrong."""
     try:
         with raise_on_signals():
-            words = _spread_sets(sys.argv[1:] if argv is None else argv)
-            sys.exit(app(words, prog_name="razordeploy", standalone_mode=False))
+            _WORDS[:] = sys.argv[1:] if argv is None else argv
+            sys.exit(app(_spread_sets(_WORDS), prog_name="razordeploy", standalone_mode=False))
     except RazorDeployError as error:
         _fail(str(error), error.exit_code, error)
     except _ClickException as error:
@@ -182,12 +188,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1)
     except Exception as error:
-        _fail(*_unexpected(error), error)
+        known = _unexpected(error)
+        _fail(str(known), known.exit_code, error)
 
 
-INTERNAL = 70
-"""Exit code of a mistake in razordeploy itself."""
-_ClickException = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+_ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
 def _usage_text(error: Any) -> str:
@@ -206,20 +211,16 @@ def _commands() -> list[str]:
     return [c.name or c.callback.__name__ for c in app.registered_commands if c.callback is not None]
 
 
-def _unexpected(error: Exception) -> tuple[str, int]:
-    """One line and an exit code for what nobody raised on purpose."""
-    text = " ".join(str(error).split())
+def _unexpected(error: Exception) -> RazorDeployError:
+    """What nobody raised on purpose, as one line and an exit code."""
+    text = str(error)
     if isinstance(error, MemoryError) or "can't allocate memory" in text or "not enough memory" in text:
-        return "out of memory; lower calibration.batch_size, or close other programs", 5
+        return StorageError("out of memory", hint="lower calibration.batch_size, or close other programs")
     if isinstance(error, OSError) and error.errno in _STORAGE:
         place = f" {error.filename}" if error.filename else ""
-        return f"cannot write{place}: {error.strerror}; free some space or give another --work-dir", 5
-    shown = text if len(text) <= 300 else f"{text[:297]}..."
-    return (
-        f"internal: {type(error).__name__}: {shown or 'no message'}; "
-        "run with RAZORDEPLOY_DEBUG=1 for the traceback and report it",
-        INTERNAL,
-    )
+        hint = "free some space or give another --work-dir"
+        return StorageError(f"cannot write{place}: {error.strerror}", hint=hint)
+    return InternalError(error)
 
 
 _STORAGE = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EPERM, errno.EROFS}
