@@ -321,7 +321,12 @@ def _deploy(
             inputs=inputs,
             outputs=outputs,
             parent=model_digest(captured),
-            params={"backend": backend.name, "quantize": asdict(job.quantize), "deploy": asdict(job.deploy), **job.origin},
+            params={
+                "backend": backend.name,
+                "quantize": asdict(job.quantize),
+                "deploy": asdict(job.deploy),
+                **job.origin,
+            },
             metrics={k: v for k, v in entry.items() if k in {"metrics", "gap", "parity", "size_bytes"}},
             versions=versions(backend.spec.requires),
         )

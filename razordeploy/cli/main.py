@@ -197,9 +197,11 @@ _ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ 
 
 def _usage_text(error: Any) -> str:
     text = " ".join(error.format_message().split()).rstrip(".")
-    if not text:  # asked for nothing: the help was printed
-        text = "expected a command"
     context = getattr(error, "ctx", None)
+    if not text:
+        text = "expected a command"
+        if context is not None:
+            print(context.get_help())
     path = context.command_path if context is not None else "razordeploy"
     wrong = getattr(error, "command_name", None) or re.findall(r"No such command '(.*?)'", text)
     if wrong:
