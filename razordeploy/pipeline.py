@@ -14,7 +14,7 @@ import torch
 
 from razordeploy.artifact import Artifact, TensorSpec, staged_directory, write_artifact
 from razordeploy.backends.base import Backend, Coverage, ExportJob, Runner
-from razordeploy.backends.harness import Parity, coverage, interleaved_latency, size_bytes, torch_runner
+from razordeploy.backends.harness import Parity, coverage, in_batches_of, interleaved_latency, size_bytes, torch_runner
 from razordeploy.backends.registry import find_backend
 from razordeploy.capture.export import capture
 from razordeploy.capture.graph import CapturedModel
@@ -32,7 +32,7 @@ from razordeploy.errors import (
     UsageError,
 )
 from razordeploy.quantization.cache import Pass, StatisticsCache, model_digest, statistics_key
-from razordeploy.quantization.calibrate import Interrupted, calibrate, checked_stream, sample_digests
+from razordeploy.quantization.calibrate import Interrupted, calibrate, checked_stream, of_size, sample_digests
 from razordeploy.quantization.plan import QParams, QuantPlan
 from razordeploy.quantization.qconfig import check_patterns, settings_for
 from razordeploy.quantization.simulate import simulate
@@ -266,7 +266,7 @@ def _evaluate_float(
             seen.update(sample_digests(batch))
             yield batch
 
-    scores = evaluate(torch_runner(captured.graph_module), stream(), job.metric)
+    scores = evaluate(_any_batch(captured, torch_runner(captured.graph_module)), stream(), job.metric)
     both = len(seen & calibrated_on)
     # A few images are in both parts of many a public data set.
     if both > 0.05 * len(calibrated_on):
@@ -275,6 +275,10 @@ def _evaluate_float(
             "unseen data; calibrate on the training split"
         )
     return scores
+
+
+def _any_batch(captured: CapturedModel, run: Callable[..., Any]) -> Callable[..., Any]:
+    return in_batches_of(None if captured.dynamic_batch else captured.batch_size, run)
 
 
 def _stoppable(job: PTQJob) -> Iterator[Batch]:
@@ -345,19 +349,19 @@ def _validate(
     files: Mapping[str, str],
     float_metrics: dict[str, float],
 ) -> dict[str, Any]:
-    simulated = torch_runner(simulate(captured, plan, params))
+    simulated = _any_batch(captured, torch_runner(simulate(captured, plan, params)))
     engine = backend.load(folder, files, "engine", job.threads)
     _stage(job, f"{backend.name}: validate")
     parity = Parity(step=_output_step(captured, plan, params))
     entry: dict[str, Any] = {}
     if job.evaluation is not None:
-        metrics = _both(job, simulated, engine, parity)
+        metrics = _both(job, simulated, _any_batch(captured, engine), parity)
         entry["metrics"] = {"float": float_metrics, **metrics}
         entry["gap"] = _gaps(entry["metrics"])
     else:
         for batch in job.calibration():
             arrays = [x.numpy() for x in batch.inputs]
-            parity.update(simulated(*arrays), engine(*arrays))
+            parity.update(simulated(*arrays), _any_batch(captured, engine)(*arrays))
             break
     _stage(job, f"{backend.name}: measure")
     entry["parity"] = parity.result()
@@ -372,7 +376,7 @@ def _validate(
     return entry
 
 
-def _both(job: PTQJob, simulated: Any, engine: Runner, parity: Parity) -> dict[str, dict[str, float]]:
+def _both(job: PTQJob, simulated: Any, engine: Any, parity: Parity) -> dict[str, dict[str, float]]:
     """Simulated and engine metrics in one pass over the evaluation data."""
     expected: list[Any] = []
 
@@ -419,8 +423,10 @@ def _layers(
 ) -> list[dict[str, Any]]:
     from razordeploy.quantization.compare import layer_sqnr
 
-    batch = next(iter(job.calibration()))
-    return layer_sqnr(captured, plan, params, tuple(x[:8] for x in batch.inputs))
+    stream = job.calibration()
+    batch = next(iter(stream if captured.dynamic_batch else of_size(stream, captured.batch_size)))
+    count = 8 if captured.dynamic_batch else captured.batch_size
+    return layer_sqnr(captured, plan, params, tuple(x[:count] for x in batch.inputs))
 
 
 def _speed_and_size(

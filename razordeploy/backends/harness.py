@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,3 +134,23 @@ def torch_runner(module: torch.nn.Module) -> Any:
         return values[0] if len(values) == 1 else values
 
     return run
+
+
+def in_batches_of(size: int | None, run: Callable[..., Any]) -> Callable[..., Any]:
+    """Let ``run``, which takes batches of exactly ``size``, take any; None: it takes any already.
+
+    The last part is filled up with its own last sample, whose outputs are dropped.
+    """
+    if size is None:
+        return run
+
+    def any_size(*inputs: np.ndarray) -> Any:
+        count = len(inputs[0])
+        parts = []
+        for start in range(0, count, size):
+            rows = np.minimum(np.arange(start, start + size), count - 1)
+            parts.append(_tuple(run(*(x[rows] for x in inputs))))
+        outputs = tuple(np.concatenate(column)[:count] for column in zip(*parts, strict=True))
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    return any_size

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from razordeploy.artifact import Artifact, TensorSpec
-from razordeploy.backends.harness import Parity, interleaved_latency, torch_runner
+from razordeploy.backends.harness import Parity, in_batches_of, interleaved_latency, torch_runner
 from razordeploy.backends.loaded import Engine, engine_folders, load_engine
 from razordeploy.capture.export import capture
 from razordeploy.capture.graph import CapturedModel
@@ -58,12 +58,16 @@ def evaluate_paths(paths: Sequence[Path], *, recipe: str | None, overrides: Mapp
         if key not in opened:
             job = RecipeJob.open(load_recipe(source, options), checkpoint)
             captured = capture(job.built.module, job.example_inputs(), dynamic_batch=job.recipe.deploy.dynamic_batch)
-            float_metrics = evaluate(torch_runner(captured.graph_module), job.evaluation(), job.metric())
+            size = None if captured.dynamic_batch else captured.batch_size
+            float_run = in_batches_of(size, torch_runner(captured.graph_module))
+            float_metrics = evaluate(float_run, job.evaluation(), job.metric())
             opened[key] = (job, captured, float_metrics)
         job, captured, float_metrics = opened[key]
         plan, params = read_plan(artifact.file("plan"))
-        simulated = evaluate(torch_runner(simulate(captured, plan, params)), job.evaluation(), job.metric())
-        found = evaluate(Engine(artifact, threads=threads), job.evaluation(), job.metric())
+        size = None if captured.dynamic_batch else captured.batch_size
+        run = in_batches_of(size, torch_runner(simulate(captured, plan, params)))
+        simulated = evaluate(run, job.evaluation(), job.metric())
+        found = evaluate(in_batches_of(size, Engine(artifact, threads=threads)), job.evaluation(), job.metric())
         metric = next(k for k in found if k != "samples")
         gap = gaps({"float": float_metrics, "simulated": simulated, "engine": found}, metric)["float_to_engine"]
         held = gap is not None and gap <= job.recipe.deploy.max_drop

@@ -54,7 +54,10 @@ def calibrate(
     skip = done.batches
 
     def inputs() -> Iterator[tuple[torch.Tensor, ...]]:
-        for i, batch in enumerate(checked_stream(batches, captured, "calibration data", notes=done.notes)):
+        stream = checked_stream(batches, captured, "calibration data", notes=done.notes)
+        if not captured.dynamic_batch:
+            stream = of_size(stream, captured.batch_size)
+        for i, batch in enumerate(stream):
             done.seen |= sample_digests(batch)
             if i >= skip:
                 yield batch.inputs
@@ -88,11 +91,13 @@ def checked_stream(
     """
     shapes = [tuple(x.shape[1:]) for x in captured.example_inputs]
     dtypes = [x.dtype for x in captured.example_inputs]
-    found = iter(checked(_loaded(batches), shapes, dtypes, min_samples=min_samples, notes=notes))
+    own: list[str] = []
+    found = iter(checked(_loaded(batches), shapes, dtypes, min_samples=min_samples, notes=own))
     while True:
         try:
             batch = next(found)
         except StopIteration:
+            notes += [f"{what}: {note}" for note in _collapsed(own)]
             return
         except DataError as error:
             raise DataError(f"{what}: {error}") from error
@@ -109,6 +114,37 @@ def _loaded(batches: Iterable[Batch]) -> Iterator[Batch]:
         raise
     except Exception as error:
         raise DataError(f"the loader failed at batch {index}: {type(error).__name__}: {error}") from error
+
+
+def _collapsed(notes: Sequence[str]) -> list[str]:
+    """One line for what is said of many batches."""
+    same: dict[str, list[str]] = {}
+    for note in notes:
+        batch, colon, text = note.partition(": ")
+        same.setdefault(text if colon else batch, []).append(note)
+    return [f"{found[0]} (and {len(found) - 1} more batches)" if found[1:] else found[0] for found in same.values()]
+
+
+def of_size(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
+    """Cut a stream into batches of exactly ``size`` samples, for a model whose code fixes it; a rest is left out."""
+    held: list[Batch] = []
+    for batch in batches:
+        held.append(batch)
+        while sum(map(len, held)) >= size:
+            whole = _joined(held)
+            yield whole.head(size)
+            held = [_tail(whole, size)] if len(whole) > size else []
+
+
+def _joined(parts: Sequence[Batch]) -> Batch:
+    if len(parts) == 1:
+        return parts[0]
+    inputs = tuple(torch.cat(column) for column in zip(*(part.inputs for part in parts), strict=True))
+    return Batch(inputs, None, tuple(name for part in parts for name in part.names))
+
+
+def _tail(batch: Batch, start: int) -> Batch:
+    return Batch(tuple(x[start:] for x in batch.inputs), None, batch.names[start:])
 
 
 def sample_digests(batch: Batch) -> set[str]:
