@@ -309,8 +309,8 @@ def _deploy(
             files = backend.export(
                 ExportJob(captured=captured, plan=plan, params=params, out_dir=staged, marked=marked)
             )
-            (staged / "plan.json").write_text(json_text(plan_record(plan, params)))
-            files = {**files, "plan": "plan.json"}
+            (staged / "placement.json").write_text(json_text(plan_record(plan, params)))
+            files = {**files, "plan": "placement.json"}
         with timer("validate"):
             entry = _validate(job, backend, captured, plan, params, staged, files, float_metrics)
             (staged / "layers.json").write_text(json_text(entry["layers"]))

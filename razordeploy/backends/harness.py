@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from razordeploy.backends.base import Coverage, FloatOp, Latency, Runner, RuntimeOp
-from razordeploy.capture.layout import channels_last
+from razordeploy.capture.layout import channels_last_copy
 from razordeploy.quantization.plan import PlannedOp
 
 _TOKEN = re.compile(r"(_token_\d+|_nhwc|/WithoutBiases|/fq_weights.*)+$")
@@ -121,9 +121,9 @@ def size_bytes(folder: Path, files: Mapping[str, str], role: str) -> int:
     return sum((folder / name).stat().st_size for key, name in files.items() if key.split("_")[0] == role)
 
 
-def torch_runner(module: torch.nn.Module) -> Any:
-    """Run a torch module on arrays; images in channels-last layout, where CPU convolutions are fastest."""
-    module = channels_last(module)
+def torch_runner(module: torch.fx.GraphModule) -> Any:
+    """Run a captured or simulated graph on arrays; images in channels-last layout, where CPU convolutions are fastest."""
+    module = channels_last_copy(module)
 
     def run(*inputs: np.ndarray) -> Any:
         tensors = [torch.from_numpy(np.ascontiguousarray(x)) for x in inputs]

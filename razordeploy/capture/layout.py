@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 
-def channels_last(module: nn.Module) -> nn.Module:
-    """Give ``module`` its own channels-last copies of 4-d parameters and buffers; return it.
+def channels_last_copy(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """Return the same graph over channels-last copies of its 4-d parameters and buffers; the others are shared.
 
     ``Module.to(memory_format=...)`` changes the tensors themselves, which a captured graph shares with the caller's
-    model. A shared parameter stays shared.
+    model; and exporters read the captured graph's own weights, not all of them in any layout.
+    """
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(graph_module.graph, {}))
+    return channels_last(fx.GraphModule(graph_module, graph))
+
+
+def channels_last(module: fx.GraphModule) -> fx.GraphModule:
+    """Give ``module`` its own channels-last copies of 4-d parameters and buffers; return it.
+
+    A parameter that is registered twice stays one.
     """
     copies: dict[int, torch.Tensor] = {}
     for owner in module.modules():
