@@ -7,7 +7,8 @@ import shutil
 from importlib.metadata import entry_points
 
 from razordeploy.backends.base import Backend
-from razordeploy.config.backend_spec import BackendSpec
+from razordeploy.config.backend_spec import BackendSpec, load_backend_spec
+from razordeploy.config.paths import backend_configs_dir
 from razordeploy.errors import MissingDependency, UsageError, nearest
 from razordeploy.lazy import available
 
@@ -30,8 +31,7 @@ def find_backend(name: str) -> Backend:
     """
     if name in BUILT_IN:
         # Checked before the import, so that the answer is the pip line and not an ImportError.
-        module = importlib.import_module(f"razordeploy.backends.{name}.spec")
-        check_installed(module.SPEC)
+        check_installed(load_backend_spec(backend_configs_dir() / f"{name}.yaml"))
         backend: Backend = importlib.import_module(f"razordeploy.backends.{name}.backend").BACKEND
         return backend
     for point in entry_points(group=ENTRY_POINTS):

@@ -108,13 +108,23 @@ class _Placement:
         return [n for n in able if n in chosen]
 
     def _joins(self, node: fx.Node, chosen: set[fx.Node]) -> bool:
-        feeds = any(c in chosen for c in self._consumers(node))
-        return feeds and all(self._is_int8_source(v, node, chosen) for v in self._activations(node))
+        sources = self._activations(node)
+        feeds = any(c in chosen for c in self._consumers(node)) or self._adds_for_free(node, chosen)
+        return feeds and all(self._is_int8_source(v, node, chosen) for v in sources)
+
+    def _adds_for_free(self, node: fx.Node, chosen: set[fx.Node]) -> bool:
+        """A kernel that adds in place reads the other operand as the int8 values that another kernel needs anyway."""
+        others = self._quantized_inputs(node, chosen)
+        if not others or len(others) == len(self._activations(node)):
+            return False
+        return all(self._is_read_as_int8(root, node, chosen) for v in others for root in self._roots(v))
+
+    def _is_read_as_int8(self, root: fx.Node, reader: fx.Node, chosen: set[fx.Node]) -> bool:
+        return any(c in chosen and c is not reader and not self.rules[c].join for c in self._readers(root))
 
     def _is_int8_source(self, value: fx.Node, reader: fx.Node, chosen: set[fx.Node]) -> bool:
         roots = list(self._roots(value))
-        return all(self._base(r) in chosen or any(c in chosen and c is not reader and not self.rules[c].join
-                                                  for c in self._readers(r)) for r in roots)  # fmt: skip
+        return all(self._base(r) in chosen or self._is_read_as_int8(r, reader, chosen) for r in roots)
 
     def _consumers(self, node: fx.Node) -> Iterator[fx.Node]:
         """Operations that read ``node`` directly or through fused activations and grid-passing operations."""
