@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from razordeploy.backends.base import Coverage, FloatOp, Latency, Runner, RuntimeOp
+from razordeploy.capture.layout import channels_last, weights_channels_last
 from razordeploy.quantization.plan import PlannedOp
 
-_TOKEN = re.compile(r"(_token_\d+|_nhwc|/WithoutBiases|/fq_weights.*)+$")
+_TOKEN = re.compile(r"(_token_\d+|_nhwc|/WithoutBiases|/Dequantization\w*|/fq_weights.*)+$")
 """What engines append to a node's name when they replace it."""
 
 
@@ -122,13 +123,12 @@ def size_bytes(folder: Path, files: Mapping[str, str], role: str) -> int:
 
 def torch_runner(module: torch.nn.Module) -> Any:
     """Run a torch module on arrays; images in channels-last layout, where CPU convolutions are fastest."""
-    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    weights_channels_last(module)
 
     def run(*inputs: np.ndarray) -> Any:
         tensors = [torch.from_numpy(np.ascontiguousarray(x)) for x in inputs]
-        tensors = [t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t for t in tensors]
         with torch.inference_mode():
-            leaves = torch.utils._pytree.tree_leaves(module(*tensors))
+            leaves = torch.utils._pytree.tree_leaves(module(*(channels_last(t) for t in tensors)))
         values = tuple(leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor))
         return values[0] if len(values) == 1 else values
 
