@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
@@ -32,4 +33,13 @@ def _save(model: ir.Model, job: ExportJob, stem: str) -> None:
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise BackendError(f"OpenVINO cannot read the exported graph: {reason}") from error
+        _keep_names(converted, model)
         ov.save_model(converted, job.out_dir / f"{stem}.xml", compress_to_fp16=False)
+
+
+def _keep_names(converted: Any, model: ir.Model) -> None:
+    """OpenVINO calls the operation that writes an output by the output's name; coverage looks for its own."""
+    for result, output in zip(converted.get_results(), model.graph.outputs, strict=True):
+        producer = output.producer()
+        if producer is not None and producer.name:
+            result.input_value(0).get_node().set_friendly_name(producer.name)
