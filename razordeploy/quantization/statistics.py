@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from razordeploy.capture.graph import CapturedModel, attribute
+from razordeploy.capture.layout import channels_last
 from razordeploy.errors import DataError
 from razordeploy.quantization.observers.base import Observer
 from razordeploy.quantization.observers.table import build_observer
@@ -85,7 +86,7 @@ def _watch(captured: CapturedModel, statistics: Statistics) -> fx.GraphModule:
     copied: dict[fx.Node, fx.Node] = {}
     graph.output(graph.graph_copy(captured.graph, copied))
     watched = fx.GraphModule(captured.graph_module, graph)
-    watched.to(memory_format=torch.channels_last)
+    channels_last(watched)
     by_name = {node.name: copied[node] for node in captured.graph.nodes if node in copied}
     for i, ((name, _), observer) in enumerate(statistics.observers.items()):
         watched.add_submodule(f"_observer_{i}", observer)
