@@ -203,9 +203,9 @@ def _usage_text(error: Any) -> str:
         if context is not None:
             print(context.get_help())
     path = context.command_path if context is not None else "razordeploy"
-    wrong = getattr(error, "command_name", None) or re.findall(r"No such command '(.*?)'", text)
+    wrong = re.match(r"No such command '(.*?)'", text)
     if wrong:
-        text += f"; {nearest(wrong if isinstance(wrong, str) else wrong[0], _commands())}"
+        text = f"{wrong[0]}; {nearest(wrong[1], _commands())}"
     return f"{text}; see {path} --help"
 
 

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from razordeploy.backends.base import ExportJob
 from razordeploy.backends.onnx_passes.qdq import float_model, quantized_model
-from razordeploy.errors import BackendError
+from razordeploy.errors import BackendError, StorageError
 from razordeploy.lazy import require
 
 
@@ -24,4 +24,14 @@ def _save(model: ir.Model, job: ExportJob, stem: str) -> None:
         converted = ov.Core().read_model(ir.to_proto(model).SerializeToString())
     except RuntimeError as error:
         raise BackendError(f"OpenVINO cannot read the exported graph: {str(error).strip().splitlines()[-1]}") from error
-    ov.save_model(converted, job.out_dir / f"{stem}.xml", compress_to_fp16=False)
+    target = job.out_dir / f"{stem}.xml"
+    try:
+        ov.save_model(converted, target, compress_to_fp16=False)
+    except RuntimeError as error:
+        if "iostream" not in str(error):
+            raise
+        # All that OpenVINO says of a full disk, a quota or ulimit -f.
+        raise StorageError(
+            f"cannot write {target.with_suffix('.bin')}: the disk is full or the file too large",
+            hint="free some space or give a folder on another disk",
+        ) from error
