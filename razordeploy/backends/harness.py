@@ -16,7 +16,7 @@ from razordeploy.backends.base import Coverage, FloatOp, Latency, Runner, Runtim
 from razordeploy.capture.layout import channels_last_copy
 from razordeploy.quantization.plan import PlannedOp
 
-_TOKEN = re.compile(r"(_token_\d+|_nhwc|/WithoutBiases|/fq_weights.*)+$")
+_TOKEN = re.compile(r"(_token_\d+|_nhwc|/WithoutBiases|/Dequantization\w*|/fq_weights.*)+$")
 """What engines append to a node's name when they replace it."""
 
 

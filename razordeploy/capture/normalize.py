@@ -14,6 +14,7 @@ from torch import fx
 from razordeploy.capture.attention import write_out_attention
 from razordeploy.capture.batchnorm import fold_batchnorm
 from razordeploy.capture.constants import fold_constants
+from razordeploy.capture.linear import products_to_linear
 from razordeploy.capture.pooling import plain_pooling
 
 _aten = torch.ops.aten
@@ -174,6 +175,7 @@ _PASSES: list[Callable[[fx.GraphModule], None]] = [
     fold_constants,
     write_out_attention,
     plain_pooling,
+    products_to_linear,
     fold_batchnorm,
     _drop_unused,
 ]

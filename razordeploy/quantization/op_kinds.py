@@ -26,7 +26,13 @@ KINDS: dict[str, tuple[object, ...]] = {
     "div": (_aten.div.Tensor,),
     "cat": (_aten.cat.default, _aten.concat.default),
     "avg_pool": (_aten.avg_pool1d.default, _aten.avg_pool2d.default, _aten.avg_pool3d.default),
-    "global_avg_pool": (_aten.adaptive_avg_pool1d.default, _aten.adaptive_avg_pool2d.default, _aten.mean.dim),
+    "adaptive_avg_pool": (
+        _aten.adaptive_avg_pool1d.default,
+        _aten.adaptive_avg_pool2d.default,
+        _aten.adaptive_avg_pool3d.default,
+    ),
+    "global_avg_pool": (),
+    "mean": (_aten.mean.dim,),
     "max_pool": (
         _aten.max_pool1d.default,
         _aten.max_pool2d.default,
@@ -81,7 +87,8 @@ KINDS: dict[str, tuple[object, ...]] = {
     "layer_norm": (_aten.layer_norm.default, _aten.group_norm.default, _aten.instance_norm.default),
     "attention": (_aten.scaled_dot_product_attention.default,),
 }
-"""Kind -> ATen overloads. A convolution with one group per channel is of kind ``depthwise_conv{1,2,3}d``."""
+"""Kind -> ATen overloads. A convolution with one group per channel is of kind ``depthwise_conv{1,2,3}d``; a mean over
+all axes behind the channels that keeps them, ``(N, C, 1, 1)``, is a ``global_avg_pool``."""
 
 _BY_TARGET = {target: kind for kind, targets in KINDS.items() for target in targets}
 _GROUPS = {"conv1d": 6, "conv2d": 6, "conv3d": 6}
@@ -98,9 +105,19 @@ def kind_of(node: fx.Node) -> str | None:
         shape = shape_of(node.args[1]) if isinstance(node.args[1], fx.Node) else None
         if groups != 1 and shape is not None and shape[1] == 1:
             return f"depthwise_{kind}"
+    if kind == "mean" and _is_global_pool(node):
+        return "global_avg_pool"
     if kind == "pad" and not _pads_zeros(node):
         return None
     return kind
+
+
+def _is_global_pool(node: fx.Node) -> bool:
+    shape = shape_of(node.args[0]) if isinstance(node.args[0], fx.Node) else None
+    keeps = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim", False))
+    if shape is None or len(shape) < 3 or not keeps or not isinstance(node.args[1], (list, tuple)):
+        return False
+    return sorted(int(a) % len(shape) for a in node.args[1]) == list(range(2, len(shape)))  # type: ignore[arg-type]
 
 
 def _pads_zeros(node: fx.Node) -> bool:

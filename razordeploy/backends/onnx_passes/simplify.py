@@ -24,15 +24,16 @@ def _fold_constants(model: ir.Model) -> None:
 
 
 def _mean_to_global_pool(model: ir.Model) -> None:
-    """A mean over both image axes is a GlobalAveragePool: engines have an int8 kernel for that and none for the mean."""
+    """A mean over all image axes is a GlobalAveragePool: engines have an int8 kernel for that and none for the mean."""
     for node in model.graph:
         if node.op_type != "ReduceMean" or node.attributes.get_int("keepdims", 1) != 1:
             continue
         source = node.inputs[0]
         axes = _axes(node)
-        if source is None or source.shape is None or len(source.shape) != 4 or axes is None:
+        if source is None or source.shape is None or len(source.shape) < 3 or axes is None:
             continue
-        if sorted(a % 4 for a in axes) == [2, 3]:
+        rank = len(source.shape)
+        if sorted(a % rank for a in axes) == list(range(2, rank)):
             node.op_type = "GlobalAveragePool"
             node.resize_inputs(1)
             node.attributes.clear()

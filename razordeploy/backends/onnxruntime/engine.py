@@ -12,6 +12,9 @@ from razordeploy.backends.base import RuntimeOp
 from razordeploy.errors import BackendError
 from razordeploy.lazy import require
 
+_INTEGER_KERNELS = {"QGemm", "MatMulIntegerToFloat", "ConvInteger", "MatMulInteger"}
+_QGEMM_OUTPUT_SCALE = 7
+"""Position of the input without which QGemm gives float."""
 _MOVES = {"QuantizeLinear", "DequantizeLinear", "Constant", "Identity"}
 
 
@@ -85,9 +88,13 @@ def _element_types(graph: object) -> dict[str, str]:
 
 def _precision(node: object, types: dict[str, str]) -> str:
     kind: str = node.op_type  # type: ignore[attr-defined]
-    if kind.startswith("QLinear") or kind in {"QGemm", "MatMulIntegerToFloat", "ConvInteger", "MatMulInteger"}:
-        return "u8"
     inputs = [types.get(i, "") for i in node.input]  # type: ignore[attr-defined]
+    if kind.startswith("QLinear") or kind in _INTEGER_KERNELS:
+        computed = next((t for t in inputs if t in {"u8", "i8"}), "u8")
+        if kind.startswith("QLinear") or (kind == "QGemm" and len(inputs) > _QGEMM_OUTPUT_SCALE):
+            for output in node.output:  # type: ignore[attr-defined]
+                types[output] = computed
+        return computed
     if inputs and inputs[0] in {"u8", "i8"}:
         for output in node.output:  # type: ignore[attr-defined]
             types[output] = inputs[0]  # max pooling, reshapes and the like work on the integers

@@ -2,12 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
+from torch import fx
+
 from razordeploy.backends.openvino.spec import SPEC
 from razordeploy.capture.graph import CapturedModel
-from razordeploy.quantization.placement import Settings, place
+from razordeploy.config.backend_spec import OpRule
+from razordeploy.quantization.op_kinds import kind_of
+from razordeploy.quantization.placement import OpSettings, Settings, place
 from razordeploy.quantization.plan import QuantPlan
+
+_GROUPS, _DILATION = 6, 7
+"""Positions among the arguments of a transposed convolution."""
+_NEVER_NEGATIVE = {"relu", "sigmoid", "hardsigmoid", "softmax"}
+_KEEPS_SIGN = {"max_pool", "avg_pool", "global_avg_pool", "reshape", "transpose", "slice", "pad", "upsample_nearest", "cat"}
 
 
 def plan(captured: CapturedModel, settings: Settings) -> QuantPlan:
-    """Place by the YAML's rules alone."""
-    return place(captured, SPEC, settings)
+    """Place by the YAML's rules, and by what its transposed convolutions can do."""
+    return place(captured, SPEC, _within_limits(settings))
+
+
+def _within_limits(settings: Settings) -> Settings:
+    def limited(node: fx.Node, kind: str, rule: OpRule) -> OpSettings:
+        found = settings(node, kind, rule)
+        if not kind.startswith("conv_transpose"):
+            return found
+        if len(node.args) > _GROUPS and node.args[_GROUPS] != 1:
+            return replace(found, skip=found.skip or "OpenVINO runs grouped transposed convolutions in float")
+        if len(node.args) > _DILATION and any(d != 1 for d in node.args[_DILATION]):  # type: ignore[union-attr]
+            return replace(found, skip=found.skip or "OpenVINO's int8 transposed convolution is wrong where dilated")
+        if all(_never_negative(source) for source in _sources(node.args[0])):
+            return found
+        # The kernel takes zero point 0 only; with another one it silently runs in float.
+        return replace(found, activation=replace(found.activation, signed=True, symmetric=True))
+
+    return limited
+
+
+def _sources(value: object) -> Iterator[fx.Node]:
+    """Values that ``value`` is made of, through operations that keep their sign."""
+    if not isinstance(value, fx.Node):
+        return
+    if kind_of(value) in _KEEPS_SIGN:
+        parts = value.args[0] if isinstance(value.args[0], (list, tuple)) else [value.args[0]]
+        for part in parts:
+            yield from _sources(part)
+    else:
+        yield value
+
+
+def _never_negative(value: fx.Node) -> bool:
+    """Then the zero point of its affine grid is 0, and all 256 levels are of use."""
+    kind = kind_of(value)
+    if kind == "relu6":
+        return len(value.args) > 1 and value.args[1] is not None and value.args[1] >= 0  # type: ignore[operator]
+    return kind in _NEVER_NEGATIVE and "tanh" not in str(value.target) and "log" not in str(value.target)
