@@ -175,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         with raise_on_signals():
             _WORDS[:] = sys.argv[1:] if argv is None else argv
-            sys.exit(app(_spread_sets(_WORDS), prog_name="razordeploy", standalone_mode=False))
+            sys.exit(_run(_spread_sets(_WORDS)))
     except RazorDeployError as error:
         _fail(str(error), error.exit_code, error)
     except _ClickException as error:
@@ -183,15 +183,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (Signalled, KeyboardInterrupt) as error:
         code = error.exit_code if isinstance(error, Signalled) else 128 + signal.SIGINT
         _fail("interrupted" if code == 128 + signal.SIGINT else "terminated", code, error)
-    except BrokenPipeError:
-        # Whoever read the output (head, less) has seen enough; python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1)
     except Exception as error:
         known = _unexpected(error)
         _fail(str(known), known.exit_code, error)
 
 
+def _run(words: Sequence[str]) -> int | None:
+    try:
+        code: int | None = app(words, prog_name="razordeploy", standalone_mode=False)
+    except SystemExit as end:
+        if type(sys.stdout).__name__ != "PacifyFlushWrapper":
+            raise
+        # typer's way to end when whoever read the output (head, less) has seen enough; its 1 would be a failed check.
+        raise SystemExit(_SIGPIPE) from end
+    return code
+
+
+_SIGPIPE = 141
 _ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-TINY = '''
+TINY = """
 import os
 import torch
 from torch import nn
@@ -40,7 +40,7 @@ def samples(split, count=96, change="x"):
 
 def same(count=96):
     return samples("train", count)
-'''
+"""
 RECIPE = """
 model = dict(type="tiny:net")
 data = dict(type="tiny:samples")

@@ -30,6 +30,8 @@ def child(request):
     os.close(0)
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", message=".*pkg_resources.*")
+    # mmengine's Runner imports what torch itself has deprecated.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch|mmengine")
     code = 1
     try:
         exec(request["before"], {"__name__": "before"})

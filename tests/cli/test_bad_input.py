@@ -37,7 +37,10 @@ class TestUsage:
             (["ptq", "x.py", "--max-drop", "much"], "Invalid value for '--max-drop'"),
             (["ptq", "x.py", "--max-drop", "-1"], "Invalid value for '--max-drop'"),
             (["ptq", "x.py", "--set", "seed"], "--set: expected KEY=VALUE, got 'seed'; for example --set"),
-            (["ptq", "ptq/digits_resnet9.py"], "no recipe 'ptq/digits_resnet9.py'; did you mean 'ptq/digits_resnet8.py'?"),
+            (
+                ["ptq", "ptq/digits_resnet9.py"],
+                "no recipe 'ptq/digits_resnet9.py'; did you mean 'ptq/digits_resnet8.py'?",
+            ),
             (["evaluate", "nowhere"], "expected an artifact at nowhere, found no manifest.json"),
             (["benchmark", "nowhere"], "expected an artifact at nowhere, found no manifest.json"),
             (["compare", "nowhere", "there"], "expected an artifact at nowhere, found no manifest.json"),
@@ -166,7 +169,9 @@ class TestData:
         assert text.startswith("evaluation data: batch 0: NaN in 192 of 18432 values, first in sample 3")
 
     def test_no_sample(self, refused):
-        assert "tiny:samples returned no sample for the train split" in refused(data={"type": "tiny:samples", "count": 0})
+        assert "tiny:samples returned no sample for the train split" in refused(
+            data={"type": "tiny:samples", "count": 0}
+        )
 
     def folder(self, root: Path, broken: bool = False) -> dict[str, object]:
         for split in ("train", "test"):
@@ -257,9 +262,9 @@ class TestStorage:
     def test_full_between_two_backends(self, cli, tiny, earlier):
         had = tree(earlier / "onnxruntime")
         full = (
-            "import errno, razordeploy.backends.onnxruntime.exporter as e\n"
-            "def save(*a): raise OSError(errno.ENOSPC, 'No space left on device', 'model.onnx')\n"
-            "e.ir.save = save"
+            "import dataclasses, errno, razordeploy.backends.onnxruntime.backend as b\n"
+            "def export(job): raise OSError(errno.ENOSPC, 'No space left on device', 'model.onnx')\n"
+            "b.BACKEND = dataclasses.replace(b.BACKEND, export=export)"
         )
         argv = ("ptq", tiny(), "--work-dir", "work", "--backend", "openvino,onnxruntime", "--benchmark-seconds", "0")
         result = cli(*argv, before=full)
