@@ -192,9 +192,9 @@ def _run(words: Sequence[str]) -> int | None:
     try:
         code: int | None = app(words, prog_name="razordeploy", standalone_mode=False)
     except SystemExit as end:
-        if type(sys.stdout).__name__ != "PacifyFlushWrapper":
+        if not isinstance(end.__context__, BrokenPipeError):
             raise
-        # typer's way to end when whoever read the output (head, less) has seen enough; its 1 would be a failed check.
+        # Whoever read the output (head, less) has seen enough. rich and typer say 1, which would be a failed check.
         raise SystemExit(_SIGPIPE) from end
     return code
 

@@ -176,7 +176,8 @@ class TestChecks:
             "def fine():\n    m = net()\n    w = m[7].weight.data\n"
             "    m[7].weight.data = 1 + w * 1e-4\n    m[7].bias.data.zero_()\n    return m\n\n"
             "def samples(split):\n    from tiny import samples as s\n    m = fine().eval()\n"
-            "    return [(x, int(m(x[None]).argmax())) for x, _ in s(split)]\n"
+            "    x = torch.stack([x for x, _ in s(split)])\n"
+            "    return list(zip(x, m(x).argmax(1).tolist()))\n"
         )
         changes = {"model": {"type": "fine:fine"}, "data": {"type": "fine:samples"}}
         argv = ("ptq", tiny(**changes), "--work-dir", "work", "--max-drop", "0.5", "--benchmark-seconds", "0")
