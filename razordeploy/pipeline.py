@@ -135,7 +135,7 @@ def run_ptq(job: PTQJob) -> PTQResult:
         except RazorDeployError as error:
             errors[name] = error
             continue
-        except (Interrupted, MemoryError):
+        except MemoryError:
             raise
         except Exception as error:
             # A mistake in one backend does not cost the engines of the others; it is reported, and fails the run.

@@ -60,7 +60,9 @@ def tester(request: pytest.FixtureRequest, backend: Backend, tmp_path: Path) -> 
     others = {k: v for k, v in request.node.callspec.params.items() if k != "backend"}
     key = f"{name}{others}" if others else name
 
-    def make(model: Callable[[], torch.nn.Module], *inputs: Any, dynamic: bool = True, batches: Sequence[int] = ()) -> Tester:
+    def make(
+        model: Callable[[], torch.nn.Module], *inputs: Any, dynamic: bool = True, batches: Sequence[int] = ()
+    ) -> Tester:
         seed = zlib.crc32(key.encode())
         work = _Work.of(f"{key}/{len(inputs)}/{dynamic}", seed, model, inputs, dynamic)
         return Tester(work, backend, tmp_path, tuple(batches), seed)
@@ -189,7 +191,9 @@ class Tester:
             assert planned == Counter(wanted), f"planned {dict(planned)}, float: {self.float_reasons}"
         else:
             lacking = Counter(kinds) - planned
-            stated = {k for k, r in self.backend.spec.ops.items() if not r.enabled} | set(self.backend.spec.float_reasons)
+            stated = {k for k, r in self.backend.spec.ops.items() if not r.enabled} | set(
+                self.backend.spec.float_reasons
+            )
             assert set(lacking) <= stated, f"not planned: {dict(lacking)}, float: {self.float_reasons}"
         assert all(op.reason for op in self.plan.ops if not op.int8)
         if not self.backend.simulated_only:
@@ -229,7 +233,11 @@ class Tester:
     def _load(self, role: str) -> Runner:
         if not self._files:
             job = ExportJob(
-                captured=self.work.captured, plan=self.plan, params=self.params, out_dir=self.folder, marked=self.work.marked
+                captured=self.work.captured,
+                plan=self.plan,
+                params=self.params,
+                out_dir=self.folder,
+                marked=self.work.marked,
             )
             self._files = self.backend.export(job)
         return self.backend.load(self.folder, self._files, role, 1)
