@@ -301,8 +301,14 @@ class _Placement:
                 continue
             why = None
             if node not in taken:
-                why = reasons.get(node) or self.spec.float_reasons.get(kind) or "no int8 rule in the backend's YAML"
+                why = reasons.get(node) or self.spec.float_reasons.get(kind) or self._default_reason(kind)
             yield PlannedOp(node=node.name, kind=kind, module=module_path(node), int8=node in taken, reason=why)
+
+
+    def _default_reason(self, kind: str) -> str:
+        if kind in self.spec.fused_activations:
+            return "it runs inside the operation before it, which stays float or has other readers"
+        return "no int8 rule in the backend's YAML"
 
 
 def _source(node: fx.Node) -> fx.Node:

@@ -71,7 +71,7 @@ def export_marked(
     return MarkedModel(model=program.model, marks=marks)
 
 
-_MAIN = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool"}
+_MAIN = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "Sigmoid"}
 
 
 def _name_after_graph(model: ir.Model, names: Mapping[str, str]) -> None:

@@ -59,4 +59,4 @@ def _never_negative(value: fx.Node) -> bool:
     kind = kind_of(value)
     if kind == "relu6":
         return len(value.args) > 1 and value.args[1] is not None and value.args[1] >= 0  # type: ignore[operator]
-    return kind in _NEVER_NEGATIVE and "tanh" not in str(value.target) and "log" not in str(value.target)
+    return kind in _NEVER_NEGATIVE
