@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 import os
+import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import torch
 
 from razordeploy.artifact import Artifact
+from razordeploy.backends.registry import check_names
 from razordeploy.config.qconfig import QuantizeConfig
 from razordeploy.config.sections import DeployConfig
 from razordeploy.data.batch import Batch
+from razordeploy.data.convert import as_tensor
 from razordeploy.data.loader import from_iterable
 from razordeploy.environment import cpu_flags, cpu_name, threads, versions
 from razordeploy.errors import UsageError
-from razordeploy.pipeline import Progress, PTQJob, PTQResult, run_ptq
+from razordeploy.pipeline import PTQJob, PTQResult, run_ptq
 from razordeploy.report.schema import SCHEMA_VERSION, Report
 from razordeploy.report.write import write_report
 from razordeploy.workdir import WorkDir
@@ -68,8 +72,8 @@ def ptq(
 
     Args:
         model: any ``nn.Module`` in float; it is left as it was.
-        calibration: an iterable of input tensors, tuples, dicts or ``(inputs, label)`` pairs, a mmengine or torch
-            dataloader, or one tensor ``(N, ...)``. A generator is read once.
+        calibration: an iterable of input tensors, tuples, dicts by argument name or ``(inputs, label)`` pairs, a
+            mmengine or torch dataloader, or one tensor ``(N, ...)``. A generator is read once.
         example_inputs: a tuple of inputs (or one tensor) for the capture.
         backend: one name, or a sequence of names; calibration runs once for all.
         out_dir: gets a folder per backend, ``report.json`` and ``report.html``.
@@ -83,18 +87,22 @@ def ptq(
         The artifact, or ``{name: artifact}`` for a sequence of backends.
 
     Raises:
-        RazorDeployError: model, data or options cannot be used, or a backend is missing; one line says why.
+        RazorDeployError: model, data or options cannot be used, or a backend is missing; one line says why. The
+            engines of other backends and the report are written first.
     """
     names = (backend,) if isinstance(backend, str) else tuple(backend)
     if not names:
         raise UsageError("no backend was asked for", hint="backend='openvino'")
+    check_names(names)
     inputs = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
+    inputs = torch.utils._pytree.tree_map_only(np.ndarray, lambda x: as_tensor(x, "example_inputs"), inputs)
+    arguments = _argument_names(model, len(inputs))
     with WorkDir(out_dir) as work:
         job = PTQJob(
             model=model,
             example_inputs=inputs,
-            calibration=_Stream(calibration),
-            evaluation=None if evaluation is None else _Stream(evaluation, keep_all=True),
+            calibration=_Stream(calibration, arguments),
+            evaluation=None if evaluation is None else _Stream(evaluation, arguments, keep_all=True),
             metric=metric,
             backends=names,
             work_dir=work.path,
@@ -121,6 +129,8 @@ def build_report(result: PTQResult, backends: Sequence[str], *, model: str, **fi
             "versions": versions(("openvino", "onnxruntime", "onnx", "torchao", "mmengine", "mmcls")),
             "cpu": cpu_name(),
             "cpu_flags": cpu_flags(),
+            "os": f"{platform.system()} {platform.release()}",
+            "python": platform.python_version(),
             "threads": threads(),
         },
         "warnings": result.warnings,
@@ -130,24 +140,34 @@ def build_report(result: PTQResult, backends: Sequence[str], *, model: str, **fi
     return report  # type: ignore[return-value]
 
 
+def _argument_names(model: torch.nn.Module, inputs: int) -> tuple[str, ...] | None:
+    """Names of the model's first ``inputs`` arguments, by which dicts are read; None where order alone tells."""
+    if inputs < 2 or not isinstance(model, torch.nn.Module):
+        return None
+    parameters = list(inspect.signature(model.forward).parameters.values())[:inputs]
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return tuple(named) if len(named) == inputs else None
+
+
 class _Stream:
     """Opens the caller's data as often as the pipeline asks; of a generator only the first batch can be had again."""
 
-    def __init__(self, data: Any, *, keep_all: bool = False) -> None:
+    def __init__(self, data: Any, arguments: Sequence[str] | None, *, keep_all: bool = False) -> None:
         self.data = data
+        self.arguments = arguments
         self.once = isinstance(data, Iterator)
         self.keep_all = keep_all
         self.seen: list[Batch] | None = None
 
     def __call__(self) -> Iterator[Batch]:
         if not self.once:
-            yield from from_iterable(self.data)
+            yield from from_iterable(self.data, input_names=self.arguments)
             return
         if self.seen is not None:
             yield from self.seen
             return
         self.seen = []
-        for batch in from_iterable(self.data):
+        for batch in from_iterable(self.data, input_names=self.arguments):
             if self.keep_all or not self.seen:
                 self.seen.append(batch)
             yield batch

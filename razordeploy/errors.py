@@ -9,7 +9,8 @@
     |-- DataError                     2   calibration or evaluation data
     |-- BackendError                  2   an installed engine refused the model
     |-- MissingDependency             3   a package that is not installed; the text is the pip line
-    `-- StorageError                  5   disk full, no permission, locked work dir
+    |-- StorageError                  5   disk full, no permission, locked work dir
+    `-- InternalError                70   a mistake of razordeploy itself, or of a library under it
 """
 
 from __future__ import annotations
@@ -71,6 +72,21 @@ class StorageError(RazorDeployError):
     """The disk is full, a folder cannot be written, or a live run holds the work dir."""
 
     exit_code = 5
+
+
+class InternalError(RazorDeployError):
+    """An error that nobody raised on purpose; ``__cause__`` is the original."""
+
+    exit_code = 70
+
+    def __init__(self, error: Exception) -> None:
+        text = " ".join(str(error).split()) or "no message"
+        shown = text if len(text) <= 300 else f"{text[:297]}..."
+        super().__init__(
+            f"internal: {type(error).__name__}: {shown}",
+            hint="run with RAZORDEPLOY_DEBUG=1 for the traceback and report it",
+        )
+        self.__cause__ = error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,22 +14,30 @@ import torch
 
 from razordeploy.artifact import Artifact, TensorSpec, staged_directory, write_artifact
 from razordeploy.backends.base import Backend, Coverage, ExportJob, Runner
-from razordeploy.backends.harness import Parity, coverage, interleaved_latency, size_bytes, torch_runner
+from razordeploy.backends.harness import Parity, coverage, in_batches_of, interleaved_latency, size_bytes, torch_runner
 from razordeploy.backends.registry import find_backend
 from razordeploy.capture.export import capture
 from razordeploy.capture.graph import CapturedModel
 from razordeploy.config.qconfig import QuantizeConfig
 from razordeploy.config.sections import DeployConfig
 from razordeploy.data.batch import Batch
-from razordeploy.data.check import checked
 from razordeploy.environment import versions
-from razordeploy.errors import MissingDependency, RazorDeployError
-from razordeploy.quantization.cache import StatisticsCache, statistics_key
+from razordeploy.errors import (
+    BackendError,
+    InternalError,
+    MissingDependency,
+    ModelError,
+    RazorDeployError,
+    RecipeError,
+    UsageError,
+)
+from razordeploy.quantization.cache import Pass, StatisticsCache, model_digest, statistics_key
+from razordeploy.quantization.calibrate import Interrupted, calibrate, checked_stream, of_size, sample_digests
 from razordeploy.quantization.plan import QParams, QuantPlan
 from razordeploy.quantization.qconfig import check_patterns, settings_for
 from razordeploy.quantization.simulate import simulate
 from razordeploy.quantization.stored import plan_record
-from razordeploy.quantization.statistics import Statistics, collect, resolve
+from razordeploy.quantization.statistics import resolve
 from razordeploy.strict_json import json_text
 from razordeploy.train.evaluate import evaluate
 
@@ -88,55 +95,101 @@ class PTQResult:
     errors: dict[str, RazorDeployError]
 
 
-class Interrupted(Exception):
-    """The run was asked to stop; ``samples`` of calibration are kept."""
-
-    def __init__(self, samples: int) -> None:
-        super().__init__(f"stopped after {samples} calibration samples")
-        self.samples = samples
-
-
 def run_ptq(job: PTQJob) -> PTQResult:
     """Capture once, calibrate once, then place, export and validate for every backend.
 
     Raises:
         MissingDependency: none of the backends asked for is installed.
-        RazorDeployError: the model or the data cannot be used; nothing is written then.
+        RazorDeployError: the model or the data cannot be used, or no backend made an engine; nothing is written then.
+        Interrupted: ``job.progress.stop`` asked for it.
     """
+    _check_model(job.model)
     backends, errors = _open_backends(job.backends)
     timer = _Timer()
     with timer("capture"):
-        job.progress.stage("capture")
+        _stage(job, "capture", kept="nothing is kept")
         captured = capture(job.model, job.example_inputs, dynamic_batch=job.deploy.dynamic_batch)
-    notes = list(captured.warnings)
+    _check_tensor_names(job.deploy, captured)
     check_patterns(job.quantize, captured)
     with timer("place"):
         plans = {b.name: b.plan(captured, settings_for(b.spec, job.quantize)) for b in backends}
     with timer("calibrate"):
-        job.progress.stage("calibrate")
-        statistics = _calibrate(job, captured, list(plans.values()), notes)
+        _stage(job, "calibrate", kept="nothing is kept")
+        calibration = _calibrate(job, captured, list(plans.values()))
+    statistics = calibration.statistics
+    notes = [*captured.warnings, *calibration.notes]
     params = {name: resolve(captured, plan, statistics) for name, plan in plans.items()}
     with timer("export"):
-        job.progress.stage("export")
+        _stage(job, "export")
         marked = _marked(job, captured, backends, plans)
-    job.progress.stage("evaluate the float model")
-    float_run = torch_runner(captured.graph_module)
-    float_metrics = _evaluate(job, float_run)
+    _stage(job, "evaluate the float model")
+    float_metrics = _evaluate_float(job, captured, calibration.seen, notes)
     result = PTQResult(artifacts={}, backends={}, warnings=notes, errors=errors)
     shared = {"calibration": {"samples": statistics.samples, "seconds": timer.seconds["calibrate"]}}
     for backend in backends:
         name = backend.name
+        if not any(op.int8 for op in plans[name].ops):
+            notes.append(f"{name}: no operation of the model can be quantized: the engine computes in float")
         try:
             artifact, entry = _deploy(job, backend, captured, plans[name], params[name], marked, float_metrics)
         except RazorDeployError as error:
             errors[name] = error
             continue
+        except (Interrupted, MemoryError):
+            raise
+        except Exception as error:
+            # A mistake in one backend does not cost the engines of the others; it is reported, and fails the run.
+            errors[name] = InternalError(error)
+            continue
         entry["seconds"] = {**timer.seconds, **entry.get("seconds", {})}
         result.artifacts[name] = artifact
         result.backends[name] = {**shared, **entry}
+    if not result.artifacts:
+        raise _all_failed(errors)
     for name, error in errors.items():
         result.backends[name] = {"passed": False, "error": str(error), "exit_code": error.exit_code}
     return result
+
+
+def _stage(job: PTQJob, text: str, kept: str = "the calibration statistics are kept") -> None:
+    """Begin a step, unless the run was asked to end."""
+    if job.progress.stop():
+        raise Interrupted(kept if job.data_fingerprint is not None else "nothing is kept")
+    job.progress.stage(text)
+
+
+def _check_model(model: object) -> None:
+    if not isinstance(model, torch.nn.Module):
+        raise UsageError(f"expected a torch.nn.Module, got {type(model).__name__}")
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        where = f"'{name}' of {type(model).__name__}"
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise ModelError(f"expected float32 weights, got {dtype} in {where}", hint="convert them: model.float()")
+        if tensor.device.type != "cpu":
+            raise ModelError(f"expected weights on the CPU, got {where} on {tensor.device}", hint="model.cpu()")
+
+
+def _check_tensor_names(deploy: DeployConfig, captured: CapturedModel) -> None:
+    for key, names, nodes in (
+        ("input_names", deploy.input_names, captured.placeholders()),
+        ("output_names", deploy.output_names, captured.output_nodes()),
+    ):
+        if names is not None and len(names) != len(nodes):
+            kind = key.partition("_")[0]
+            raise RecipeError(f"deploy.{key} has {len(names)} names, the model has {len(nodes)} {kind}s")
+
+
+def _all_failed(errors: Mapping[str, RazorDeployError]) -> RazorDeployError:
+    """The error of a run that made nothing: the worst one, with the others' texts."""
+    worst = max(errors.values(), key=lambda error: error.exit_code)
+    if len(errors) == 1:
+        return worst
+    text = "; ".join(f"{name}: {error}" for name, error in errors.items())
+    combined = type(worst).__new__(type(worst))
+    RazorDeployError.__init__(combined, text)
+    combined.__cause__ = worst
+    return combined
 
 
 class _Timer:
@@ -153,46 +206,35 @@ class _Timer:
 
 
 def _open_backends(names: Sequence[str]) -> tuple[list[Backend], dict[str, RazorDeployError]]:
-    found, errors = [], {}
+    found: list[Backend] = []
+    errors: dict[str, RazorDeployError] = {}
     for name in dict.fromkeys(names):
         try:
             found.append(find_backend(name))
-        except MissingDependency as error:
+        except (MissingDependency, BackendError) as error:
             errors[name] = error
-    if errors and not found:
-        raise next(iter(errors.values()))
-    return found, errors  # type: ignore[return-value]
+    if not found:
+        raise _all_failed(errors)
+    return found, errors
 
 
-def _calibrate(job: PTQJob, captured: CapturedModel, plans: list[QuantPlan], notes: list[str]) -> Statistics:
+def _calibrate(job: PTQJob, captured: CapturedModel, plans: list[QuantPlan]) -> Pass:
     cache = None
-    statistics, skip = None, 0
     if job.data_fingerprint is not None:
         cache = StatisticsCache(job.work_dir / "cache", statistics_key(captured, job.data_fingerprint))
-        saved = cache.load(plans)
-        if saved is not None:
-            statistics, skip, complete = saved
-            if complete:
-                job.progress.advance(statistics.samples, statistics.samples)
-                return statistics
-    done = skip
+    return calibrate(
+        captured,
+        plans,
+        _opened(job.calibration),
+        cache=cache,
+        advance=lambda samples: job.progress.advance(samples, job.calibration_samples),
+        stop=job.progress.stop,
+    )
 
-    def on_batch(so_far: Statistics) -> None:
-        nonlocal done
-        done += 1
-        job.progress.advance(so_far.samples, job.calibration_samples)
-        if job.progress.stop():
-            if cache is not None:
-                cache.save(so_far, batches=done, complete=False)
-            raise Interrupted(so_far.samples)
 
-    shapes = [tuple(t.shape[1:]) for t in captured.example_inputs]
-    stream = checked(job.calibration(), shapes, notes=notes)
-    batches = (batch.inputs for i, batch in enumerate(stream) if i >= skip)
-    statistics = collect(captured, plans, batches, statistics=statistics, on_batch=on_batch)
-    if cache is not None:
-        cache.save(statistics, batches=done, complete=True)
-    return statistics
+def _opened(stream: Batches) -> Iterator[Batch]:
+    """The stream, opened when its first batch is asked for."""
+    yield from stream()
 
 
 def _marked(job: PTQJob, captured: CapturedModel, backends: list[Backend], plans: Mapping[str, QuantPlan]) -> Any:
@@ -210,22 +252,44 @@ def _marked(job: PTQJob, captured: CapturedModel, backends: list[Backend], plans
     )
 
 
-def _evaluate(job: PTQJob, run: Callable[..., Any]) -> dict[str, float]:
+def _evaluate_float(
+    job: PTQJob, captured: CapturedModel, calibrated_on: set[str], notes: list[str]
+) -> dict[str, float]:
+    """Metrics of the float model; this first pass over the evaluation data also checks it."""
     if job.evaluation is None:
         return {}
-    scores = evaluate(run, _stoppable(job), job.metric)
+    seen: set[str] = set()
+
+    def stream() -> Iterator[Batch]:
+        found = _stoppable(job)
+        for batch in checked_stream(found, captured, "evaluation data", notes=notes, min_samples=0):
+            seen.update(sample_digests(batch))
+            yield batch
+
+    scores = evaluate(_any_batch(captured, torch_runner(captured.graph_module)), stream(), job.metric)
+    both = len(seen & calibrated_on)
+    # A few images are in both parts of many a public data set.
+    if both > 0.05 * len(calibrated_on):
+        notes.append(
+            f"{both} of {len(calibrated_on)} calibration samples are also evaluated on: the accuracy is not that of "
+            "unseen data; calibrate on the training split"
+        )
     return scores
+
+
+def _any_batch(captured: CapturedModel, run: Callable[..., Any]) -> Callable[..., Any]:
+    return in_batches_of(None if captured.dynamic_batch else captured.batch_size, run)
 
 
 def _stoppable(job: PTQJob) -> Iterator[Batch]:
     assert job.evaluation is not None
     done = 0
     for batch in job.evaluation():
-        if job.progress.stop():
-            raise Interrupted(0)
         yield batch
         done += len(batch)
         job.progress.advance(done, None)
+        if job.progress.stop():
+            _stage(job, "")
 
 
 def _deploy(
@@ -241,17 +305,18 @@ def _deploy(
     target = job.work_dir / backend.name
     with staged_directory(target) as staged:
         with timer("export"):
-            job.progress.stage(f"{backend.name}: export")
+            _stage(job, f"{backend.name}: export")
             files = backend.export(
                 ExportJob(captured=captured, plan=plan, params=params, out_dir=staged, marked=marked)
             )
-            (staged / "plan.json").write_text(json_text(plan_record(plan, params)))
-            files = {**files, "plan": "plan.json"}
+            (staged / "placement.json").write_text(json_text(plan_record(plan, params)))
+            files = {**files, "plan": "placement.json"}
         with timer("validate"):
             entry = _validate(job, backend, captured, plan, params, staged, files, float_metrics)
             (staged / "layers.json").write_text(json_text(entry["layers"]))
             files["layers"] = "layers.json"
         inputs, outputs = _tensor_specs(job, captured)
+        _stage(job, f"{backend.name}: write")
         write_artifact(
             staged,
             kind="engine" if not backend.simulated_only else "quantized",
@@ -259,8 +324,13 @@ def _deploy(
             files=files,
             inputs=inputs,
             outputs=outputs,
-            parent=_model_id(captured),
-            params={"backend": backend.name, "quantize": asdict(job.quantize), "deploy": asdict(job.deploy), **job.origin},
+            parent=model_digest(captured),
+            params={
+                "backend": backend.name,
+                "quantize": asdict(job.quantize),
+                "deploy": asdict(job.deploy),
+                **job.origin,
+            },
             metrics={k: v for k, v in entry.items() if k in {"metrics", "gap", "parity", "size_bytes"}},
             versions=versions(backend.spec.requires),
         )
@@ -279,20 +349,21 @@ def _validate(
     files: Mapping[str, str],
     float_metrics: dict[str, float],
 ) -> dict[str, Any]:
-    simulated = torch_runner(simulate(captured, plan, params))
+    simulated = _any_batch(captured, torch_runner(simulate(captured, plan, params)))
     engine = backend.load(folder, files, "engine", job.threads)
-    job.progress.stage(f"{backend.name}: validate")
+    _stage(job, f"{backend.name}: validate")
     parity = Parity(step=_output_step(captured, plan, params))
     entry: dict[str, Any] = {}
     if job.evaluation is not None:
-        metrics = _both(job, simulated, engine, parity)
+        metrics = _both(job, simulated, _any_batch(captured, engine), parity)
         entry["metrics"] = {"float": float_metrics, **metrics}
         entry["gap"] = _gaps(entry["metrics"])
     else:
         for batch in job.calibration():
             arrays = [x.numpy() for x in batch.inputs]
-            parity.update(simulated(*arrays), engine(*arrays))
+            parity.update(simulated(*arrays), _any_batch(captured, engine)(*arrays))
             break
+    _stage(job, f"{backend.name}: measure")
     entry["parity"] = parity.result()
     entry["coverage"] = _coverage_record(coverage(plan.ops, engine.runtime_ops()), backend)
     entry["graph"] = [{"name": o.name, "op": o.type, "precision": o.precision} for o in engine.runtime_ops()]
@@ -305,7 +376,7 @@ def _validate(
     return entry
 
 
-def _both(job: PTQJob, simulated: Any, engine: Runner, parity: Parity) -> dict[str, dict[str, float]]:
+def _both(job: PTQJob, simulated: Any, engine: Any, parity: Parity) -> dict[str, dict[str, float]]:
     """Simulated and engine metrics in one pass over the evaluation data."""
     expected: list[Any] = []
 
@@ -352,8 +423,10 @@ def _layers(
 ) -> list[dict[str, Any]]:
     from razordeploy.quantization.compare import layer_sqnr
 
-    batch = next(iter(job.calibration()))
-    return layer_sqnr(captured, plan, params, tuple(x[:8] for x in batch.inputs))
+    stream = job.calibration()
+    batch = next(iter(stream if captured.dynamic_batch else of_size(stream, captured.batch_size)))
+    count = 8 if captured.dynamic_batch else captured.batch_size
+    return layer_sqnr(captured, plan, params, tuple(x[:count] for x in batch.inputs))
 
 
 def _speed_and_size(
@@ -392,8 +465,3 @@ def _tensor_specs(job: PTQJob, captured: CapturedModel) -> tuple[list[TensorSpec
         [spec(name, n.meta["val"]) for name, n in zip(names, inputs, strict=True)],
         [spec(name, n.meta["val"]) for name, n in zip(given, outputs, strict=True)],
     )
-
-
-def _model_id(captured: CapturedModel) -> str:
-    """Hash of the graph's code: what the engine was made from, when the model came without an artifact."""
-    return hashlib.sha256(captured.graph_module.code.encode()).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from razordeploy.backends.base import Coverage, FloatOp, Latency, Runner, RuntimeOp
-from razordeploy.capture.layout import channels_last, weights_channels_last
+from razordeploy.capture.layout import channels_last_copy
 from razordeploy.quantization.plan import PlannedOp
 
 _TOKEN = re.compile(r"(_token_\d+|_nhwc|/WithoutBiases|/Dequantization\w*|/fq_weights.*)+$")
@@ -121,15 +121,36 @@ def size_bytes(folder: Path, files: Mapping[str, str], role: str) -> int:
     return sum((folder / name).stat().st_size for key, name in files.items() if key.split("_")[0] == role)
 
 
-def torch_runner(module: torch.nn.Module) -> Any:
-    """Run a torch module on arrays; images in channels-last layout, where CPU convolutions are fastest."""
-    weights_channels_last(module)
+def torch_runner(module: torch.fx.GraphModule) -> Any:
+    """Run a captured or simulated graph on arrays; images in channels-last layout, where CPU convolutions are fastest."""
+    module = channels_last_copy(module)
 
     def run(*inputs: np.ndarray) -> Any:
         tensors = [torch.from_numpy(np.ascontiguousarray(x)) for x in inputs]
+        tensors = [t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t for t in tensors]
         with torch.inference_mode():
-            leaves = torch.utils._pytree.tree_leaves(module(*(channels_last(t) for t in tensors)))
+            leaves = torch.utils._pytree.tree_leaves(module(*tensors))
         values = tuple(leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor))
         return values[0] if len(values) == 1 else values
 
     return run
+
+
+def in_batches_of(size: int | None, run: Callable[..., Any]) -> Callable[..., Any]:
+    """Let ``run``, which takes batches of exactly ``size``, take any; None: it takes any already.
+
+    The last part is filled up with its own last sample, whose outputs are dropped.
+    """
+    if size is None:
+        return run
+
+    def any_size(*inputs: np.ndarray) -> Any:
+        count = len(inputs[0])
+        parts = []
+        for start in range(0, count, size):
+            rows = np.minimum(np.arange(start, start + size), count - 1)
+            parts.append(_tuple(run(*(x[rows] for x in inputs))))
+        outputs = tuple(np.concatenate(column)[:count] for column in zip(*parts, strict=True))
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    return any_size

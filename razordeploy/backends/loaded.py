@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from razordeploy.backends.base import Coverage, Latency, RuntimeOp
 from razordeploy.backends.harness import coverage, interleaved_latency
 from razordeploy.backends.registry import find_backend
 from razordeploy.errors import DataError, UsageError
-from razordeploy.quantization.plan import PlannedOp
+from razordeploy.quantization.stored import read_plan
 
 
 class Engine:
@@ -23,7 +22,11 @@ class Engine:
     def __init__(self, artifact: Artifact, role: str = "engine", threads: int = 0) -> None:
         name = str(artifact.params.get("backend", ""))
         if not name:
-            raise UsageError(f"{artifact.path} is no engine: it was made by stage '{artifact.stage}'")
+            raise UsageError(
+                f"expected an engine at {artifact.path}, found a '{artifact.kind}' artifact of stage '{artifact.stage}'"
+            )
+        if role not in artifact.files:
+            raise UsageError(f"{artifact.path} has no {role}: backend '{name}' only simulates")
         self.artifact = artifact
         self.backend = find_backend(name)
         self.runner = self.backend.load(artifact.path, artifact.files, role, threads)
@@ -58,8 +61,7 @@ class Engine:
 
     def coverage(self) -> Coverage:
         """Planned against actual int8 operations, read from the engine's own graph."""
-        record = json.loads(self.artifact.file("plan").read_text())
-        return coverage([PlannedOp(**op) for op in record["ops"]], self.runner.runtime_ops())
+        return coverage(read_plan(self.artifact.file("plan"))[0].ops, self.runner.runtime_ops())
 
     def benchmark(self, batch: int = 1, seconds: float = 3.0) -> Latency:
         """Latency percentiles on random inputs of this batch size.
@@ -93,10 +95,12 @@ def load_engine(path: Artifact | str | os.PathLike[str], *, threads: int = 0) ->
         threads: inference threads; 0: the engine's own choice.
 
     Raises:
-        UsageError: nothing there, or several engines.
+        UsageError: nothing there, several engines, or files that are not those that were written.
         MissingDependency: its runtime is not installed.
     """
-    return Engine(path if isinstance(path, Artifact) else Artifact.load(_only_engine(Path(path))), threads=threads)
+    artifact = path if isinstance(path, Artifact) else Artifact.load(only_engine(Path(path)))
+    artifact.verify()
+    return Engine(artifact, threads=threads)
 
 
 def engine_folders(path: Path) -> list[Path]:
@@ -106,7 +110,12 @@ def engine_folders(path: Path) -> list[Path]:
     return sorted(p.parent for p in path.glob("*/manifest.json")) if path.is_dir() else []
 
 
-def _only_engine(path: Path) -> Path:
+def only_engine(path: Path) -> Path:
+    """The folder of the one engine at ``path``.
+
+    Raises:
+        UsageError: several of them.
+    """
     found = engine_folders(path)
     if len(found) > 1:
         raise UsageError(f"{path} holds {len(found)} engines", hint=f"give one: {', '.join(str(f) for f in found)}")
@@ -116,17 +125,25 @@ def _only_engine(path: Path) -> Path:
 def _checked(inputs: Sequence[np.ndarray], artifact: Artifact) -> list[np.ndarray]:
     specs = artifact.inputs
     if len(inputs) != len(specs):
-        raise DataError(f"expected {len(specs)} inputs ({', '.join(s.name for s in specs)}), got {len(inputs)}")
-    checked = []
-    for array, spec in zip(inputs, specs, strict=True):
-        value = np.asarray(array)
-        fits = value.ndim == len(spec.shape) and all(
-            e in (None, a) for e, a in zip(spec.shape, value.shape, strict=True)
-        )
-        if not fits:
-            wanted = ", ".join("N" if s is None else str(s) for s in spec.shape)
-            raise DataError(f"input '{spec.name}': expected shape ({wanted}), got {value.shape}")
-        if value.dtype != spec.dtype and not np.can_cast(value.dtype, spec.dtype, "same_kind"):
-            raise DataError(f"input '{spec.name}': expected {spec.dtype}, got {value.dtype}")
-        checked.append(np.ascontiguousarray(value, dtype=spec.dtype))
-    return checked
+        names = ", ".join(s.name for s in specs)
+        raise DataError(f"expected {len(specs)} input{'s' * (len(specs) != 1)} ({names}), got {len(inputs)}")
+    return [_array(value, spec) for value, spec in zip(inputs, specs, strict=True)]
+
+
+def _array(given: object, spec: TensorSpec) -> np.ndarray:
+    where = f"input '{spec.name}'"
+    try:
+        value = np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{where}: expected an array, got {type(given).__name__}: {error}") from error
+    if value.ndim != len(spec.shape) or any(e not in (None, a) for e, a in zip(spec.shape, value.shape, strict=True)):
+        wanted = ", ".join("N" if s is None else str(s) for s in spec.shape)
+        raise DataError(f"{where}: expected shape ({wanted}), got {value.shape}")
+    if 0 in value.shape:
+        raise DataError(f"{where}: expected at least one sample, got shape {value.shape}")
+    wanted_dtype = np.dtype(spec.dtype)
+    # Another width of the same kind is converted. An image of bytes is not: it was never normalised.
+    if value.dtype.kind != wanted_dtype.kind:
+        hint = "scale and normalise the images as in training first" if value.dtype == np.uint8 else None
+        raise DataError(f"{where}: expected {spec.dtype}, got {value.dtype}", hint=hint)
+    return np.ascontiguousarray(value, dtype=wanted_dtype)

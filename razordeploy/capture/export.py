@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import re
 import warnings
@@ -26,7 +28,8 @@ def _quiet() -> Iterator[None]:
     try:
         for name in _NOISY:
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
+        # torch prints the half-made graph of a failed capture.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -50,7 +53,8 @@ def capture(
         ModelError: torch.export cannot capture the model; says which operation and which source line.
     """
     example_kwargs = dict(example_kwargs or {})
-    training = model.training
+    # Per module: a frozen batch norm in a model that trains stays frozen.
+    training = [(module, module.training) for module in model.modules()]
     model.eval()
     notes: list[str] = []
     try:
@@ -64,7 +68,8 @@ def capture(
         if program is None:
             program = _export(model, example_inputs, example_kwargs, None)
     finally:
-        model.train(training)
+        for module, was_training in training:
+            module.training = was_training
     args, kwargs = program.example_inputs
     return CapturedModel(
         graph_module=normalize(program),

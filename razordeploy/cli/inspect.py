@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from importlib import metadata
 from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from razordeploy.backends.registry import BUILT_IN, backend_names, find_backend, missing_modules
 from razordeploy.config.backend_spec import BackendSpec, load_backend_spec
 from razordeploy.config.paths import backend_configs_dir
 from razordeploy.environment import cpu_flags, cpu_name, threads
-from razordeploy.lazy import available
+from razordeploy.errors import RazorDeployError
 
 _PACKAGES = (
     *("torch", "torchao", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino", "mmengine", "mmcls"),
@@ -27,10 +28,6 @@ def _specs() -> list[BackendSpec]:
     return [load_backend_spec(path) for path in sorted(backend_configs_dir().glob("*.yaml"))]
 
 
-def _missing(spec: BackendSpec) -> list[str]:
-    return [m for m in spec.requires if not available(m)] + [p for p in spec.programs if shutil.which(p) is None]
-
-
 def print_backends() -> None:
     """Print every backend with what it is and whether it is installed."""
     console = Console()
@@ -38,10 +35,25 @@ def print_backends() -> None:
     for header in ("backend", "installed", "what it is, or how to get it"):
         table.add_column(header, overflow="fold")
     for spec in _specs():
-        missing = _missing(spec)
+        missing = missing_modules(spec)
         text = f"pip install 'razordeploy\\[{spec.extra}]'   (lacks {', '.join(missing)})" if missing else spec.summary
         table.add_row(spec.name, "no" if missing else "yes", text)
+    for name, problem in _outside().items():
+        table.add_row(escape(name), "no" if problem else "yes", escape(problem or "of another package"))
     console.print(table)
+
+
+def _outside() -> dict[str, str | None]:
+    """Backends that other packages register -> why each cannot be used; None: it can."""
+    found: dict[str, str | None] = {}
+    for name in backend_names():
+        if name not in BUILT_IN:
+            try:
+                find_backend(name)
+                found[name] = None
+            except RazorDeployError as error:
+                found[name] = str(error)
+    return found
 
 
 def _version(name: str) -> str | None:
@@ -55,7 +67,11 @@ def examine() -> dict[str, Any]:
     """Facts about this machine, and ``problems``: one sentence each, with what to do."""
     packages = {name: version for name in _PACKAGES if (version := _version(name))}
     flags = cpu_flags()
-    backends = {spec.name: {"installed": not _missing(spec), "missing": _missing(spec)} for spec in _specs()}
+    backends: dict[str, dict[str, Any]] = {
+        spec.name: {"installed": not missing_modules(spec), "missing": missing_modules(spec)} for spec in _specs()
+    }
+    for name, problem in _outside().items():
+        backends[name] = {"installed": problem is None, "missing": [] if problem is None else [problem]}
     return {
         "python": sys.version.split()[0],
         "cpu": cpu_name(),
@@ -83,7 +99,8 @@ def _problems(packages: dict[str, str], flags: list[str]) -> list[str]:
         found.append("mmcls 1.0.0rc6 wants mmcv below 2.1: pip install mmcv-lite==2.0.1")
     if "avx2" in flags and not any("vnni" in f or "amx_int8" in f for f in flags):
         found.append(
-            "this processor has no VNNI: int8 products saturate at 16 bits; use 7-bit weights (w_qscheme bit=7 range)"
+            "this processor has no VNNI: sums of int8 products saturate at 16 bits and engines may lose accuracy; "
+            "compare the simulated and the engine's accuracy, or deploy on a processor that has it"
         )
     return found
 
@@ -104,7 +121,9 @@ def doctor(*, json_output: bool) -> int:
     console = Console()
     console.print(f"Python {facts['python']}, {facts['cpu']}, {facts['threads']} threads", markup=False)
     vnni = "int8 dot products without saturation" if facts["vnni"] else "no VNNI"
-    console.print(f"Instructions: {' '.join(facts['cpu_flags']) or 'none of those that int8 uses'} ({vnni})", markup=False)
+    console.print(
+        f"Instructions: {' '.join(facts['cpu_flags']) or 'none of those that int8 uses'} ({vnni})", markup=False
+    )
     console.print("Packages: " + ", ".join(f"{n} {v}" for n, v in facts["packages"].items()), markup=False)
     print_backends()
     for problem in facts["problems"]:

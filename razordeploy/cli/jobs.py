@@ -68,7 +68,10 @@ class RecipeJob:
             return batches(build_source(self.recipe.data, "test"), EVALUATION_BATCH)
         loader = self._test_loader()
         if loader is None:
-            raise RecipeError(f"{self.recipe.path}: no data, test_dataloader or val_dataloader to evaluate on")
+            raise RecipeError(
+                f"{self.recipe.path}: no data, test_dataloader or val_dataloader to evaluate on",
+                hint="add data=dict(type='image_folder', root=...)",
+            )
         return mm_batches(loader, self.built.preprocess, None, self.recipe.seed, self.scope)
 
     def _test_loader(self) -> dict[str, Any] | None:
@@ -81,9 +84,17 @@ class RecipeJob:
             return name
         module, _, attribute = name.partition(":")
         try:
-            return getattr(importlib.import_module(module), attribute)
+            function = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise RecipeError(f"deploy.metric '{name}' cannot be imported: {error}") from error
+
+        def metric(outputs: Any, targets: Any) -> Any:
+            try:
+                return function(outputs, targets)
+            except Exception as error:
+                raise RecipeError(f"deploy.metric '{name}' failed: {type(error).__name__}: {error}") from error
+
+        return metric
 
     def example_inputs(self) -> tuple[torch.Tensor, ...]:
         """Random inputs of the recipe's shapes, or the first calibration samples where it names none."""
@@ -103,8 +114,10 @@ class RecipeJob:
         if recipe.data is not None:
             content["source"] = build_source(recipe.data, wanted.split).fingerprint()
         else:
-            first = next(iter(self.calibration()))
             content["loader"] = repr(recipe.calibrate_dataloader or recipe.train_dataloader)
+        # Neither sees what a function of the user's own, or a file of the same size, now yields.
+        first = next(iter(self.calibration()), None)
+        if first is not None:
             content["first"] = hashlib.sha256(b"".join(x.numpy().tobytes() for x in first.inputs)).hexdigest()
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

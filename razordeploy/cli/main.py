@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from razordeploy.errors import RazorDeployError, UsageError
+from razordeploy.cli.signals import Signalled, raise_on_signals
+from razordeploy.errors import InternalError, RazorDeployError, StorageError, UsageError, nearest
 
 app = typer.Typer(
     name="razordeploy",
@@ -19,7 +24,8 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     help="From a trained PyTorch model to a small int8 engine, with the accuracy gap measured.",
-    epilog="Exit codes: 0 all checks held, 1 a check failed, 2 bad input, 3 something is not installed, 5 storage.",
+    epilog="Exit codes: 0 all checks held, 1 a check failed, 2 bad input, 3 something is not installed, "
+    "5 storage, 70 a mistake of razordeploy itself.",
 )
 
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or a shipped one such as ptq/digits_resnet8.py.")]
@@ -29,6 +35,10 @@ Sets = Annotated[
 ]
 Paths = Annotated[list[Path], typer.Argument(help="Engine folders, or work dirs that hold them.")]
 Threads = Annotated[int, typer.Option(min=0, help="Engine threads; 0: the engine's own choice.")]
+
+
+_WORDS: list[str] = []
+"""The command line, as typed."""
 
 
 def _pairs(values: list[str] | None) -> dict[str, str]:
@@ -65,6 +75,7 @@ def ptq(
         checkpoint=checkpoint,
         work_dir=work_dir,
         overrides=overrides,
+        command=shlex.join(["razordeploy", *_WORDS]),
         threads=threads,
         benchmark_seconds=benchmark_seconds,
         trust=trust_checkpoint,
@@ -160,29 +171,66 @@ def _spread_sets(argv: Sequence[str]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point; always ends in ``sys.exit``."""
-    words = _spread_sets(sys.argv[1:] if argv is None else argv)
+    """Entry point; always ends in ``sys.exit``, with one ``error:`` line where something is wrong."""
     try:
-        app(words, standalone_mode=True)
+        with raise_on_signals():
+            _WORDS[:] = sys.argv[1:] if argv is None else argv
+            sys.exit(app(_spread_sets(_WORDS), prog_name="razordeploy", standalone_mode=False))
     except RazorDeployError as error:
         _fail(str(error), error.exit_code, error)
-    except KeyboardInterrupt:
-        _fail("interrupted", 128 + signal.SIGINT)
-    except MemoryError as error:
-        _fail("out of memory; lower the batch size of calibration or evaluation", 5, error)
-    except OSError as error:
-        if error.errno not in _STORAGE:
-            raise
-        _fail(f"{error.strerror}: {error.filename or ''}; free some space or choose another --work-dir", 5, error)
+    except _ClickException as error:
+        _fail(_usage_text(error), 2, error)
+    except (Signalled, KeyboardInterrupt) as error:
+        code = error.exit_code if isinstance(error, Signalled) else 128 + signal.SIGINT
+        _fail("interrupted" if code == 128 + signal.SIGINT else "terminated", code, error)
+    except BrokenPipeError:
+        # Whoever read the output (head, less) has seen enough; python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1)
+    except Exception as error:
+        known = _unexpected(error)
+        _fail(str(known), known.exit_code, error)
 
 
-_STORAGE = {13, 28, 30}
-"""EACCES, ENOSPC, EROFS."""
+_ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
-def _fail(text: str, code: int, error: BaseException | None = None) -> None:
-    if os.environ.get("RAZORDEPLOY_DEBUG") and error is not None:
-        raise error
+def _usage_text(error: Any) -> str:
+    text = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    if not text:
+        text = "expected a command"
+        if context is not None:
+            print(context.get_help())
+    path = context.command_path if context is not None else "razordeploy"
+    wrong = getattr(error, "command_name", None) or re.findall(r"No such command '(.*?)'", text)
+    if wrong:
+        text += f"; {nearest(wrong if isinstance(wrong, str) else wrong[0], _commands())}"
+    return f"{text}; see {path} --help"
+
+
+def _commands() -> list[str]:
+    return [c.name or c.callback.__name__ for c in app.registered_commands if c.callback is not None]
+
+
+def _unexpected(error: Exception) -> RazorDeployError:
+    """What nobody raised on purpose, as one line and an exit code."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or "not enough memory" in text:
+        return StorageError("out of memory", hint="lower calibration.batch_size, or close other programs")
+    if isinstance(error, OSError) and error.errno in _STORAGE:
+        place = f" {error.filename}" if error.filename else ""
+        hint = "free some space or give another --work-dir"
+        return StorageError(f"cannot write{place}: {error.strerror}", hint=hint)
+    return InternalError(error)
+
+
+_STORAGE = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EPERM, errno.EROFS}
+
+
+def _fail(text: str, code: int, error: BaseException) -> None:
+    if os.environ.get("RAZORDEPLOY_DEBUG"):
+        traceback.print_exception(error)
     print(f"error: {text}", file=sys.stderr)
     sys.exit(code)
 

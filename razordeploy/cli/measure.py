@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,19 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from razordeploy.artifact import Artifact
-from razordeploy.backends.harness import Parity, interleaved_latency, torch_runner
-from razordeploy.backends.loaded import Engine, engine_folders
+from razordeploy.artifact import Artifact, TensorSpec
+from razordeploy.backends.harness import Parity, in_batches_of, interleaved_latency, torch_runner
+from razordeploy.backends.loaded import Engine, engine_folders, load_engine
 from razordeploy.capture.export import capture
 from razordeploy.capture.graph import CapturedModel
 from razordeploy.cli.jobs import RecipeJob
 from razordeploy.config.recipe import load_recipe
 from razordeploy.errors import UsageError
+from razordeploy.quantization.cache import model_digest
 from razordeploy.quantization.simulate import simulate
 from razordeploy.quantization.stored import read_plan
 from razordeploy.report.schema import gaps
+from razordeploy.report.wording import fixed
 from razordeploy.train.evaluate import evaluate
 
 
@@ -33,6 +36,8 @@ def _artifacts(paths: Sequence[Path]) -> list[Artifact]:
             Artifact.load(path)  # says what is wrong with it
             raise UsageError(f"{path} holds no engine")
         found += [Artifact.load(folder) for folder in folders]
+    for artifact in found:
+        artifact.verify()
     return found
 
 
@@ -42,6 +47,8 @@ def evaluate_paths(paths: Sequence[Path], *, recipe: str | None, overrides: Mapp
     failed = False
     opened: dict[tuple[str, str, str], tuple[RecipeJob, CapturedModel, dict[str, float]]] = {}
     for artifact in _artifacts(paths):
+        if "engine" not in artifact.files:
+            raise UsageError(f"{artifact.path} has no engine to run: its backend only simulates")
         source = recipe or artifact.params.get("recipe")
         if not source:
             raise UsageError(f"{artifact.path} does not know its recipe", hint="give --recipe")
@@ -50,22 +57,30 @@ def evaluate_paths(paths: Sequence[Path], *, recipe: str | None, overrides: Mapp
         key = (str(source), json.dumps(options, sort_keys=True), str(checkpoint))
         if key not in opened:
             job = RecipeJob.open(load_recipe(source, options), checkpoint)
-            captured = capture(
-                job.built.module, job.example_inputs(), dynamic_batch=job.recipe.deploy.dynamic_batch
-            )
-            float_metrics = evaluate(torch_runner(captured.graph_module), job.evaluation(), job.metric())
+            captured = capture(job.built.module, job.example_inputs(), dynamic_batch=job.recipe.deploy.dynamic_batch)
+            size = None if captured.dynamic_batch else captured.batch_size
+            float_run = in_batches_of(size, torch_runner(captured.graph_module))
+            float_metrics = evaluate(float_run, job.evaluation(), job.metric())
             opened[key] = (job, captured, float_metrics)
         job, captured, float_metrics = opened[key]
         plan, params = read_plan(artifact.file("plan"))
-        simulated = evaluate(torch_runner(simulate(captured, plan, params)), job.evaluation(), job.metric())
-        found = evaluate(Engine(artifact, threads=threads), job.evaluation(), job.metric())
+        size = None if captured.dynamic_batch else captured.batch_size
+        run = in_batches_of(size, torch_runner(simulate(captured, plan, params)))
+        simulated = evaluate(run, job.evaluation(), job.metric())
+        found = evaluate(in_batches_of(size, Engine(artifact, threads=threads)), job.evaluation(), job.metric())
         metric = next(k for k in found if k != "samples")
         gap = gaps({"float": float_metrics, "simulated": simulated, "engine": found}, metric)["float_to_engine"]
         held = gap is not None and gap <= job.recipe.deploy.max_drop
+        if artifact.parent != model_digest(captured):
+            print(
+                f"warning: {artifact.path} was made from other weights than {job.recipe.path} has now: float and "
+                "simulated are those of the new ones; run razordeploy ptq again",
+                file=sys.stderr,
+            )
         failed |= not held
-        row = [f"{scores[metric]:.2f}" for scores in (float_metrics, simulated, found)]
+        row = [fixed(scores.get(metric)) for scores in (float_metrics, simulated, found)]
         verdict = "passed" if held else f"FAILED (limit {job.recipe.deploy.max_drop})"
-        table.add_row(str(artifact.path), *row, f"{gap:.2f}", f"{found['samples']:.0f}", verdict)
+        table.add_row(str(artifact.path), *row, fixed(gap), f"{found['samples']:.0f}", verdict)
     Console().print(table)
     return int(failed)
 
@@ -74,10 +89,17 @@ def benchmark_paths(paths: Sequence[Path], *, batch: int, seconds: float, thread
     """Print latency percentiles of every engine and of the float twins, timed in turns."""
     engines: dict[str, Engine] = {}
     for artifact in _artifacts(paths):
+        if "engine" not in artifact.files:
+            raise UsageError(f"{artifact.path} has no engine to time: its backend only simulates")
         if "float" in artifact.files:
             engines[f"{artifact.path} (float)"] = Engine(artifact, "float", threads)
         engines[str(artifact.path)] = Engine(artifact, threads=threads)
-    inputs = next(iter(engines.values())).random_inputs(batch)
+    signatures = {name: [(s.shape, s.dtype) for s in engine.inputs] for name, engine in engines.items()}
+    first, *others = signatures
+    for name in others:
+        if signatures[name] != signatures[first]:
+            raise UsageError(f"{first} and {name} take different inputs", hint="benchmark them one after the other")
+    inputs = engines[first].random_inputs(batch)
     times = interleaved_latency(engines, inputs, seconds=seconds)
     table = _table("engine", "p50 ms", "p90 ms", "p99 ms", "samples/s", "int8 ops")
     for name, latency in times.items():
@@ -92,9 +114,14 @@ def benchmark_paths(paths: Sequence[Path], *, batch: int, seconds: float, thread
 
 def compare_paths(first: Path, second: Path, *, batches: int, seed: int) -> None:
     """Print how far two engines' outputs are apart on the same random inputs, and each layer's SQNR in both."""
-    one, other = (Engine(a) for a in _artifacts([first, second])[:2])
-    if [(s.shape, s.dtype) for s in one.inputs] != [(s.shape, s.dtype) for s in other.inputs]:
-        raise UsageError(f"{first} and {second} take different inputs: {one.inputs} and {other.inputs}")
+    one, other = load_engine(first), load_engine(second)
+    for kind in ("inputs", "outputs"):
+        shapes = [[(s.shape, s.dtype) for s in getattr(engine, kind)] for engine in (one, other)]
+        if shapes[0] != shapes[1]:
+            raise UsageError(
+                f"{first} and {second} have different {kind}: {_specs(getattr(one, kind))} and "
+                f"{_specs(getattr(other, kind))}"
+            )
     parities = [Parity() for _ in one.outputs]
     for i in range(batches):
         inputs = one.random_inputs(4 if one.inputs[0].shape[0] is None else int(one.inputs[0].shape[0]), seed + i)
@@ -112,6 +139,10 @@ def compare_paths(first: Path, second: Path, *, batches: int, seed: int) -> None
         for name in dict.fromkeys([*layers[0], *layers[1]]):
             table.add_row(name, *(_number(found.get(name)) for found in layers))
         console.print(table)
+
+
+def _specs(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"{s.dtype} ({', '.join('N' if n is None else str(n) for n in s.shape)})" for s in specs)
 
 
 def _layers(artifact: Artifact) -> dict[str, float | None]:

@@ -1,47 +1,16 @@
-"""Progress on the terminal, and signals that end a run at a safe point."""
+"""Progress on the terminal."""
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from razordeploy.cli.signals import Stop
 from razordeploy.pipeline import Progress
-
-
-class Stop:
-    """Remembers the signal that asked the run to end."""
-
-    number: int = 0
-
-    def __call__(self) -> bool:
-        """True once a signal came."""
-        return bool(self.number)
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """First SIGINT or SIGTERM: finish the batch, keep the statistics, stop. Second one: stop at once."""
-    stop = Stop()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.number:
-            raise KeyboardInterrupt
-        stop.number = number
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class ScreenProgress:

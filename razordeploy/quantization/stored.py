@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from razordeploy.config.scheme import QScheme
+from razordeploy.errors import UsageError
 from razordeploy.quantization.plan import ObserverSpec, PlannedOp, QParams, QuantPlan, QuantPoint
 
 
@@ -23,8 +24,21 @@ def plan_record(plan: QuantPlan, params: Mapping[str, QParams]) -> dict[str, Any
 
 
 def read_plan(path: Path) -> tuple[QuantPlan, dict[str, QParams]]:
-    """Read a plan and its scales."""
-    record = json.loads(path.read_text())
+    """Read a plan and its scales.
+
+    Raises:
+        UsageError: not a plan that this version wrote.
+    """
+    try:
+        return _read(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"cannot read the quantization plan {path}: {type(error).__name__}: {error}",
+            hint="make the engine again with razordeploy ptq",
+        ) from error
+
+
+def _read(record: dict[str, Any]) -> tuple[QuantPlan, dict[str, QParams]]:
     points = tuple(_point(entry) for entry in record["points"])
     schemes = {p.group: p.scheme for p in points}
     params = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -22,12 +24,17 @@ def export(job: ExportJob) -> dict[str, str]:
 
 def _save(model: ir.Model, job: ExportJob, stem: str) -> None:
     ov = require("openvino", extra="openvino")
-    try:
-        converted = ov.Core().read_model(ir.to_proto(model).SerializeToString())
-    except RuntimeError as error:
-        raise BackendError(f"OpenVINO cannot read the exported graph: {str(error).strip().splitlines()[-1]}") from error
-    _keep_names(converted, model)
-    ov.save_model(converted, job.out_dir / f"{stem}.xml", compress_to_fp16=False)
+    # Weights go through a file beside the graph: as one protobuf message they would be in memory three times.
+    with tempfile.TemporaryDirectory(dir=job.out_dir) as folder:
+        path = Path(folder) / "graph.onnx"
+        ir.save(model, path, external_data="weights.bin")
+        try:
+            converted = ov.Core().read_model(path)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise BackendError(f"OpenVINO cannot read the exported graph: {reason}") from error
+        _keep_names(converted, model)
+        ov.save_model(converted, job.out_dir / f"{stem}.xml", compress_to_fp16=False)
 
 
 def _keep_names(converted: Any, model: ir.Model) -> None:

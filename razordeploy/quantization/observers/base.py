@@ -19,10 +19,16 @@ def split_channels(x: Tensor, ch_axis: int) -> Tensor:
     return x.reshape(before, channels, x.numel() // (before * channels))
 
 
+def _in_memory_order(x: Tensor) -> Tensor:
+    """View the elements as they lie in memory; a reduction over channels-last strides would copy the tensor first."""
+    dense = x.ndim > 1 and not x.is_contiguous() and torch.ops.aten.is_non_overlapping_and_dense(x)
+    return x.as_strided((x.numel(),), (1,)) if dense else x
+
+
 def aminmax(x: Tensor, ch_axis: int | None) -> tuple[Tensor, Tensor]:
     """Minimum and maximum of ``x``, without a copy: 0-d, or ``(C,)`` along ``ch_axis``."""
     if ch_axis is None:
-        low, high = torch.aminmax(x)
+        low, high = torch.aminmax(_in_memory_order(x))
         return low, high
     parts = split_channels(x, ch_axis)
     # Along an axis, torch.aminmax is not vectorised: the two reductions take a tenth of its time.

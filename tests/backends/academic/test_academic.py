@@ -61,7 +61,7 @@ def deploy(model, sample, settings, folder):
     job = ExportJob(captured=captured, plan=plan, params=params, out_dir=folder)
     files = BACKEND.export(job)
     assert {p.name for p in folder.iterdir()} == set(files.values())
-    record = json.loads((folder / files["plan"]).read_text())
+    record = json.loads((folder / files["description"]).read_text())
     return job, record, BACKEND.load(folder, files, "engine", 1), BACKEND.load(folder, files, "float", 1)
 
 

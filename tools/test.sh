@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Everything that CI checks: lint, format, types, tests. Arguments go to pytest. Exit 0 only if all of them pass.
+# RAZORDEPLOY_VENV: the virtual environment to use (default: .venv of this repository). PYTHON: the python to make it with.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+install all,dev
+cd "$repository"
+# An engine that is missing is a failure here, not a skip.
+export RAZORDEPLOY_REQUIRE=${RAZORDEPLOY_REQUIRE:-openvino,onnxruntime,torch_native,mmcls}
+
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+failed=0
+
+# step NAME COMMAND...: one line when it passes, its whole output when it does not.
+step() {
+    local name=$1 start=$SECONDS
+    shift
+    if "$@" >"$output" 2>&1; then
+        printf '%-12s ok, %d s\n' "$name" $((SECONDS - start))
+    else
+        cat "$output"
+        printf '%-12s FAILED, %d s: %s\n' "$name" $((SECONDS - start)) "$*"
+        failed=1
+    fi
+}
+
+step "ruff check" "$venv/bin/python" -m ruff check --output-format concise .
+step "ruff format" "$venv/bin/python" -m ruff format --check .
+step "mypy" "$venv/bin/python" -m mypy
+
+say "pytest       running"
+start=$SECONDS
+if "$venv/bin/python" -m pytest -n 2 "$@" 2>&1 | tee "$output"; then
+    result=ok
+else
+    result=FAILED
+    failed=1
+fi
+printf '%-12s %s, %d s\n' pytest "$result" $((SECONDS - start))
+[ "$failed" = 0 ] && say "all checks passed" || say "some checks FAILED"
+grep -E '(passed|failed|error|no tests ran).* in [0-9.]+s' "$output" | tail -n 1
+exit "$failed"
