@@ -216,7 +216,7 @@ class Tester:
             outputs = zip(_tuple(simulated(*arrays)), _tuple(engine(*arrays)), self._steps(torch_outputs), strict=True)
             for i, (a, b, step) in enumerate(outputs):
                 off = np.abs(a.astype(np.float64) - b).max() / step
-                assert off <= limit, f"output {i}, batch {batch}: {off:.3f} steps between simulation and engine"
+                assert off <= limit + 1e-3, f"output {i}, batch {batch}: {off:.3f} steps between simulation and engine"
         return self
 
     def _steps(self, outputs: Sequence[np.ndarray]) -> list[float]:
