@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from razordeploy.backends.base import Coverage, FloatOp, Latency, Runner, RuntimeOp
+from razordeploy.backends.base import Coverage, FloatOp, Latency, RuntimeOp
 from razordeploy.capture.layout import channels_last_copy
 from razordeploy.quantization.plan import PlannedOp
 
