@@ -39,6 +39,7 @@ _CHECKS = {
     _aten.sym_constrain_range_for_size.default,
     torch.ops.aten._assert_scalar.default,
 }
+_JOINS = {_aten.cat.default, _aten.concat.default}
 _RESHAPES = {_aten.view.default: _aten.reshape.default, _aten._unsafe_view.default: _aten.reshape.default}
 _VIEWS = (
     "view", "reshape", "slice", "select", "transpose", "permute", "expand", "squeeze", "unsqueeze", "split", "chunk",
@@ -124,6 +125,9 @@ def _drop_no_ops(graph_module: fx.GraphModule) -> None:
             graph.erase_node(node)
         elif node.op == "call_function" and node.target in _NO_OPS and isinstance(node.args[0], fx.Node):
             node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+        elif node.target in _JOINS and len(node.args[0]) == 1:  # a dense block's first concatenation
+            node.replace_all_uses_with(node.args[0][0])
             graph.erase_node(node)
     for name, _ in list(graph_module.named_children()):
         if name.startswith("_guards"):
