@@ -1,0 +1,191 @@
+"""Every model family of mmcls 1.0.0rc6, smallest config each: from the bare module to int8 engines.
+
+    python tools/bench/zoo.py [--families resnet,swin] [--backend openvino,onnxruntime] [--limit-s 240] [--json F]
+
+Weights are random, batch-norm statistics are fitted to the data. One row per family and backend: cosine of the int8
+outputs to the float model's, int8 operations out of those planned, int8 latency over float latency of the same engine
+(interleaved, batch 1), and the seconds that quantization took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+CONFIGS = {
+    "beit": "beit/beit-base-p16_8xb64_in1k.py",
+    "beitv2": "beitv2/beitv2-base-p16_8xb64_in1k.py",
+    "clip": "clip/vit-base-p32_pt-64xb64_in1k.py",
+    "conformer": "conformer/conformer-tiny-p16_8xb128_in1k.py",
+    "convmixer": "convmixer/convmixer-768-32_10xb64_in1k.py",
+    "convnext": "convnext/convnext-tiny_32xb128_in1k.py",
+    "convnext_v2": "convnext_v2/convnext-v2-atto_32xb32_in1k.py",
+    "cspnet": "cspnet/cspresnet50_8xb32_in1k.py",
+    "davit": "davit/davit-tiny_4xb256_in1k.py",
+    "deit": "deit/deit-tiny_pt-4xb256_in1k.py",
+    "deit3": "deit3/deit3-small-p16_64xb64_in1k.py",
+    "densenet": "densenet/densenet121_4xb256_in1k.py",
+    "edgenext": "edgenext/edgenext-xxsmall_8xb256_in1k.py",
+    "efficientformer": "efficientformer/efficientformer-l1_8xb128_in1k.py",
+    "efficientnet": "efficientnet/efficientnet-b0_8xb32_in1k.py",
+    "efficientnet_v2": "efficientnet_v2/efficientnetv2-b0_8xb32_in1k.py",
+    "hornet": "hornet/hornet-tiny_8xb128_in1k.py",
+    "hrnet": "hrnet/hrnet-w18_4xb32_in1k.py",
+    "inception_v3": "inception_v3/inception-v3_8xb32_in1k.py",
+    "lenet": "lenet/lenet5_mnist.py",
+    "levit": "levit/levit-128s_8xb256_in1k.py",
+    "mixmim": "mixmim/mixmim-base_8xb64_in1k.py",
+    "mlp_mixer": "mlp_mixer/mlp-mixer-base-p16_64xb64_in1k.py",
+    "mobilenet_v2": "mobilenet_v2/mobilenet-v2_8xb32_in1k.py",
+    "mobilenet_v3": "mobilenet_v3/mobilenet-v3-small_8xb128_in1k.py",
+    "mobileone": "mobileone/mobileone-s0_8xb32_in1k.py",
+    "mobilevit": "mobilevit/mobilevit-xxsmall_8xb128_in1k.py",
+    "mvit": "mvit/mvitv2-tiny_8xb256_in1k.py",
+    "poolformer": "poolformer/poolformer-s12_32xb128_in1k.py",
+    "regnet": "regnet/regnetx-400mf_8xb128_in1k.py",
+    "repmlp": "repmlp/repmlp-base_8xb64_in1k.py",
+    "repvgg": "repvgg/repvgg-A0_8xb32_in1k.py",
+    "res2net": "res2net/res2net50-w14-s8_8xb32_in1k.py",
+    "resnest": "resnest/resnest50_32xb64_in1k.py",
+    "resnet": "resnet/resnet18_8xb32_in1k.py",
+    "resnext": "resnext/resnext50-32x4d_8xb32_in1k.py",
+    "revvit": "revvit/revvit-small_8xb256_in1k.py",
+    "seresnet": "seresnet/seresnet50_8xb32_in1k.py",
+    "shufflenet_v1": "shufflenet_v1/shufflenet-v1-1x_16xb64_in1k.py",
+    "shufflenet_v2": "shufflenet_v2/shufflenet-v2-1x_16xb64_in1k.py",
+    "swin": "swin_transformer/swin-tiny_16xb64_in1k.py",
+    "swin_v2": "swin_transformer_v2/swinv2-tiny-w8_16xb64_in1k-256px.py",
+    "t2t_vit": "t2t_vit/t2t-vit-t-14_8xb64_in1k.py",
+    "tinyvit": "tinyvit/tinyvit-5m_8xb256_in1k.py",
+    "tnt": "tnt/tnt-s-p16_16xb64_in1k.py",
+    "twins": "twins/twins-pcpvt-small_8xb128_in1k.py",
+    "van": "van/van-tiny_8xb128_in1k.py",
+    "vgg": "vgg/vgg11bn_8xb32_in1k.py",
+    "vig": "vig/vig-tiny_8xb128_in1k.py",
+    "vision_transformer": "vision_transformer/vit-base-p32_pt-64xb64_in1k-224.py",
+    "wrn": "wrn/wide-resnet50_8xb32_in1k.py",
+    "xcit": "xcit/xcit-nano-12-p16_8xb128_in1k.py",
+}
+
+
+def build(family: str) -> tuple[torch.nn.Module, torch.Tensor]:
+    """A classifier with random weights and fitted batch norms, and 24 images that fit it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from razordeploy.capture.build import build_model
+        from razordeploy.config.recipe import load_recipe
+
+        with tempfile.TemporaryDirectory() as folder:
+            recipe = Path(folder) / f"{family}.py"
+            recipe.write_text(f'_base_ = ["mmcls::{CONFIGS[family]}"]\n')
+            built = build_model(load_recipe(recipe))
+    shape = (built.input_shapes or ((3, 224, 224),))[0]
+    if family == "lenet":
+        shape = (1, 32, 32)
+    images = torch.randn(24, *shape, generator=torch.Generator().manual_seed(0))
+    norms = [m for m in built.module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = None
+        norm.reset_running_stats()
+    with torch.no_grad():
+        for part in images.split(8) if norms else ():
+            built.module(part)
+    return built.module.eval(), images
+
+
+def run(family: str, backends: list[str], samples: int) -> list[dict[str, Any]]:
+    """Quantize one family for all backends, in this process."""
+    import razordeploy as rd
+    from razordeploy.backends.harness import interleaved_latency
+
+    module, images = build(family)
+    batches = [x for _ in range(-(-samples // len(images))) for x in images.split(4)][: samples // 4]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        made = rd.ptq(module, batches, example_inputs=(images[:2],), backend=backends, out_dir=folder)
+        seconds = time.perf_counter() - start
+        with torch.no_grad():
+            expected = module(images[:8])
+        expected = (expected[-1] if isinstance(expected, tuple) else expected).numpy().ravel().astype(np.float64)
+        for name in backends:
+            engine, twin = rd.Engine(made[name], threads=2), rd.Engine(made[name], "float", 2)
+            fixed = engine.inputs[0].shape[0]
+            parts = images[:8].split(fixed or 8)
+            outputs = [engine(p.numpy()) for p in parts]
+            found = np.concatenate([o[-1] if isinstance(o, tuple) else o for o in outputs]).ravel().astype(np.float64)
+            cosine = float(found @ expected / (np.linalg.norm(found) * np.linalg.norm(expected)))
+            batch = [images[: fixed or 1].numpy()]
+            times = interleaved_latency({"int8": engine.runner, "float": twin.runner}, batch, seconds=3)
+            coverage = engine.coverage()
+            rows.append(
+                {
+                    "family": family,
+                    "backend": name,
+                    "cosine": cosine,
+                    "int8": coverage.int8,
+                    "planned": coverage.planned,
+                    "int8/float": times["int8"].p50_ms / times["float"].p50_ms,
+                    "int8_ms": times["int8"].p50_ms,
+                    "seconds": seconds,
+                    "dynamic": fixed is None,
+                    "not_int8": [f"{f.op}: {f.reason}" for f in coverage.float_ops if f.reason.startswith("planned")],
+                }
+            )
+    return rows
+
+
+def main() -> None:
+    """Run every family in a process of its own and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--families", default=",".join(CONFIGS))
+    parser.add_argument("--backend", default="openvino,onnxruntime")
+    parser.add_argument("--samples", type=int, default=32)
+    parser.add_argument("--limit-s", type=int, default=240)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(run(options.child, options.backend.split(","), options.samples)))
+        return
+    rows: list[dict[str, Any]] = []
+    print(f"{'family':20s}{'backend':13s}{'cosine':>8s}{'int8 ops':>12s}{'int8/float':>12s}{'quantize s':>12s}  batch")
+    for family in options.families.split(","):
+        command = [sys.executable, __file__, "--child", family, "--backend", options.backend]
+        try:
+            done = subprocess.run(
+                [*command, "--samples", str(options.samples)],
+                capture_output=True,
+                text=True,
+                timeout=options.limit_s,
+                check=False,
+            )
+            failure = done.stderr.strip().splitlines()[-1][:150] if done.returncode else ""
+        except subprocess.TimeoutExpired:
+            done, failure = None, f"over the limit of {options.limit_s} s"
+        if failure or done is None:
+            print(f"{family:20s}FAILED  {failure}", flush=True)
+            rows.append({"family": family, "error": failure})
+        else:
+            for row in json.loads(done.stdout.splitlines()[-1]):
+                rows.append(row)
+                ops = f"{row['int8']}/{row['planned']}"
+                numbers = f"{row['cosine']:8.4f}{ops:>12s}{row['int8/float']:12.2f}{row['seconds']:12.1f}"
+                print(f"{family:20s}{row['backend']:13s}{numbers}  {'any' if row['dynamic'] else 'fixed'}", flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
