@@ -132,14 +132,14 @@ def run_ptq(job: PTQJob) -> PTQResult:
             notes.append(f"{name}: no operation of the model can be quantized: the engine computes in float")
         try:
             artifact, entry = _deploy(job, backend, captured, plans[name], params[name], marked, float_metrics)
-        except RazorDeployError as error:
-            errors[name] = error
+        except RazorDeployError as failure:
+            errors[name] = failure
             continue
         except MemoryError:
             raise
-        except Exception as error:
+        except Exception as mistake:
             # A mistake in one backend does not cost the engines of the others; it is reported, and fails the run.
-            errors[name] = InternalError(error)
+            errors[name] = InternalError(mistake)
             continue
         entry["seconds"] = {**timer.seconds, **entry.get("seconds", {})}
         result.artifacts[name] = artifact

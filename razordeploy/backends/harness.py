@@ -28,9 +28,9 @@ def coverage(ops: Sequence[PlannedOp], runtime: Sequence[RuntimeOp]) -> Coverage
         runtime: the engine's operations; ``origins`` are the names they were exported under.
     """
     ran: dict[str, list[RuntimeOp]] = {}
-    for op in runtime:
-        for origin in {_TOKEN.sub("", o) for o in (op.name, *op.origins)}:
-            ran.setdefault(origin, []).append(op)
+    for kernel in runtime:
+        for origin in {_TOKEN.sub("", o) for o in (kernel.name, *kernel.origins)}:
+            ran.setdefault(origin, []).append(kernel)
     planned = int8 = 0
     floats = []
     for op in ops:
@@ -122,7 +122,7 @@ def size_bytes(folder: Path, files: Mapping[str, str], role: str) -> int:
 
 
 def torch_runner(module: torch.fx.GraphModule) -> Any:
-    """Run a captured or simulated graph on arrays; images in channels-last layout, where CPU convolutions are fastest."""
+    """Run a captured or simulated graph on arrays; images channels-last, where CPU convolutions are fastest."""
     module = channels_last_copy(module)
 
     def run(*inputs: np.ndarray) -> Any:

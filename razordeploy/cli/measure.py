@@ -69,7 +69,9 @@ def evaluate_paths(paths: Sequence[Path], *, recipe: str | None, overrides: Mapp
         simulated = evaluate(run, job.evaluation(), job.metric())
         found = evaluate(in_batches_of(size, Engine(artifact, threads=threads)), job.evaluation(), job.metric())
         metric = next(k for k in found if k != "samples")
-        gap = gaps({"float": float_metrics, "simulated": simulated, "engine": found}, metric)["float_to_engine"]
+        gap = gaps({"float": {**float_metrics}, "simulated": {**simulated}, "engine": {**found}}, metric)[
+            "float_to_engine"
+        ]
         held = gap is not None and gap <= job.recipe.deploy.max_drop
         if artifact.parent != model_digest(captured):
             print(
@@ -100,7 +102,7 @@ def benchmark_paths(paths: Sequence[Path], *, batch: int, seconds: float, thread
         if signatures[name] != signatures[first]:
             raise UsageError(f"{first} and {name} take different inputs", hint="benchmark them one after the other")
     inputs = engines[first].random_inputs(batch)
-    times = interleaved_latency(engines, inputs, seconds=seconds)
+    times = interleaved_latency({**engines}, inputs, seconds=seconds)
     table = _table("engine", "p50 ms", "p90 ms", "p99 ms", "samples/s", "int8 ops")
     for name, latency in times.items():
         engine = engines[name]

@@ -14,7 +14,8 @@ from razordeploy.cli.screen import ScreenProgress
 from razordeploy.cli.signals import Signalled, stop_on_signals
 from razordeploy.config.recipe import load_recipe
 from razordeploy.errors import UsageError
-from razordeploy.pipeline import Interrupted, PTQJob, run_ptq
+from razordeploy.pipeline import PTQJob, run_ptq
+from razordeploy.quantization.calibrate import Interrupted
 from razordeploy.report.console import print_report
 from razordeploy.report.write import write_report
 from razordeploy.workdir import WorkDir
@@ -69,10 +70,10 @@ def run(
                     progress=screen.progress(stop),
                 )
             )
-        except (Interrupted, Signalled) as error:
+        except (Interrupted, Signalled) as end:
             screen.close()
-            number = error.number if isinstance(error, Signalled) else stop.number
-            what = f"interrupted: {error}" if isinstance(error, Interrupted) else "interrupted"
+            number = end.number if isinstance(end, Signalled) else stop.number
+            what = f"interrupted: {end}" if isinstance(end, Interrupted) else "interrupted"
             print(f"{what}; resume with: {command}", file=sys.stderr)
             return 128 + number
         report = build_report(

@@ -39,7 +39,7 @@ def model_digest(captured: CapturedModel) -> str:
     digest = hashlib.sha256(captured.graph_module.code.encode())
     for name, tensor in [*captured.graph_module.named_parameters(), *captured.graph_module.named_buffers()]:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
