@@ -36,8 +36,8 @@ from razordeploy.quantization.calibrate import Interrupted, calibrate, checked_s
 from razordeploy.quantization.plan import QParams, QuantPlan
 from razordeploy.quantization.qconfig import check_patterns, settings_for
 from razordeploy.quantization.simulate import simulate
-from razordeploy.quantization.stored import plan_record
 from razordeploy.quantization.statistics import resolve
+from razordeploy.quantization.stored import plan_record
 from razordeploy.strict_json import json_text
 from razordeploy.train.evaluate import evaluate
 
@@ -132,8 +132,8 @@ def run_ptq(job: PTQJob) -> PTQResult:
             notes.append(f"{name}: no operation of the model can be quantized: the engine computes in float")
         try:
             artifact, entry = _deploy(job, backend, captured, plans[name], params[name], marked, float_metrics)
-        except RazorDeployError as failure:
-            errors[name] = failure
+        except RazorDeployError as error:
+            errors[name] = error
             continue
         except MemoryError:
             raise
@@ -146,8 +146,8 @@ def run_ptq(job: PTQJob) -> PTQResult:
         result.backends[name] = {**shared, **entry}
     if not result.artifacts:
         raise _all_failed(errors)
-    for name, error in errors.items():
-        result.backends[name] = {"passed": False, "error": str(error), "exit_code": error.exit_code}
+    for name, failure in errors.items():
+        result.backends[name] = {"passed": False, "error": str(failure), "exit_code": failure.exit_code}
     return result
 
 

@@ -39,6 +39,7 @@ _CHECKS = {
     _aten.sym_constrain_range_for_size.default,
     torch.ops.aten._assert_scalar.default,
 }
+_JOINS = {_aten.cat.default, _aten.concat.default}
 _RESHAPES = {_aten.view.default: _aten.reshape.default, _aten._unsafe_view.default: _aten.reshape.default}
 _VIEWS = (
     "view", "reshape", "slice", "select", "transpose", "permute", "expand", "squeeze", "unsqueeze", "split", "chunk",
@@ -89,8 +90,9 @@ def _functionalize(graph_module: fx.GraphModule) -> bool:
     for node, form in in_place:
         written = node.args[0]
         assert isinstance(written, fx.Node)
-        node.target = form  # type: ignore[assignment]
-        written.replace_all_uses_with(node, delete_user_cb=lambda user, node=node: order[user] > order[node])
+        node.target = form
+        later = {user for user in written.users if order[user] > order[node]}
+        written.replace_all_uses_with(node, delete_user_cb=later.__contains__)
     return True
 
 
@@ -117,12 +119,15 @@ def _flatten_signature(graph_module: fx.GraphModule) -> None:
 def _drop_no_ops(graph_module: fx.GraphModule) -> None:
     graph = graph_module.graph
     for node in list(graph.nodes):
-        if node.op == "call_module" and str(node.target).startswith("_guards"):
-            graph.erase_node(node)
-        elif node.op == "call_function" and node.target in _CHECKS and not node.users:
+        is_guard = node.op == "call_module" and str(node.target).startswith("_guards")
+        is_check = node.op == "call_function" and node.target in _CHECKS and not node.users
+        if is_guard or is_check:
             graph.erase_node(node)
         elif node.op == "call_function" and node.target in _NO_OPS and isinstance(node.args[0], fx.Node):
             node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+        elif node.target in _JOINS and len(node.args[0]) == 1:  # a dense block's first concatenation
+            node.replace_all_uses_with(node.args[0][0])
             graph.erase_node(node)
     for name, _ in list(graph_module.named_children()):
         if name.startswith("_guards"):

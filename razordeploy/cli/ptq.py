@@ -87,8 +87,8 @@ def run(
         )
         write_report(report, work.path)
     print_report(report, folder, seconds=time.perf_counter() - start)
-    for name, error in result.errors.items():
-        print(f"error: {name}: {error}", file=sys.stderr)
+    for name, failure in result.errors.items():
+        print(f"error: {name}: {failure}", file=sys.stderr)
     return exit_code(result.backends)
 
 

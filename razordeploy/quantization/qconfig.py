@@ -22,8 +22,9 @@ def settings_for(spec: BackendSpec, config: QuantizeConfig) -> Settings:
     """Return the function that placement asks about each operation.
 
     Raises:
-        RecipeError: the recipe names an unknown operation kind, observer or fake quant, or a grid that the backend has no kernel for.
-    """  # fmt: skip
+        RecipeError: the recipe names an unknown operation kind, observer or fake quant, or a grid that the backend
+            has no kernel for.
+    """
     _check_names(config, spec)
 
     def settings(node: fx.Node, kind: str, rule: OpRule) -> OpSettings:

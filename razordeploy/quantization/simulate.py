@@ -1,8 +1,9 @@
 """The quantized model in torch: the float graph with every planned value rounded to its grid.
 
-Convolutions and linear layers whose input and weight are both on a grid compute as integer kernels do: products of
-integers are summed without rounding, then scaled once. Summing the dequantized floats instead differs from the engine
-in the last bit, which flips values that lie on a rounding boundary and, layer after layer, drifts away from it.
+Convolutions (transposed ones too), linear layers and matrix products whose two operands are on a grid compute as
+integer kernels do: products of integers are summed without rounding, then scaled once. Summing the dequantized floats
+instead differs from the engine in the last bit, which flips values that lie on a rounding boundary and, layer after
+layer, drifts away from it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ from razordeploy.quantization.plan import QParams, QuantPlan
 from razordeploy.quantization.qparams import fake_quantize, quantize
 
 _CHANNEL_FIRST = {t for kind in ("conv1d", "conv2d", "conv3d") for t in KINDS[kind]}
+_TRANSPOSED = {t for kind in ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d") for t in KINDS[kind]}
 _CHANNEL_LAST = set(KINDS["linear"])
+_PRODUCTS = set(KINDS["matmul"])
+_MOVING = ("max_pool", "reshape", "transpose", "slice", "split", "expand", "roll", "pixel_shuffle", "upsample_nearest")
+_GROUPS = 3
+"""Position of the groups among a transposed convolution's arguments behind the bias."""
 
 
 def simulate(captured: CapturedModel, plan: QuantPlan, params: Mapping[str, QParams]) -> fx.GraphModule:
@@ -67,7 +73,14 @@ class _IntegerKernel(torch.nn.Module):
     """``y = (sum of integer products) * (input scale * weight scale) + bias``, the sum exact below 2**24."""
 
     def __init__(
-        self, target: Any, arguments: tuple[Any, ...], x: QParams, weight: torch.Tensor, w: QParams, bias: Any, kind: str
+        self,
+        target: Any,
+        arguments: tuple[Any, ...],
+        x: QParams,
+        weight: torch.Tensor,
+        w: QParams,
+        bias: Any,
+        kind: str,
     ) -> None:
         super().__init__()
         self.target, self.arguments = target, arguments
@@ -75,6 +88,8 @@ class _IntegerKernel(torch.nn.Module):
         self.register_buffer("weight", integers)
         self.input_scale = float(x.scale)
         scale = (x.scale.double() * w.scale.double()).float()
+        if target in _TRANSPOSED and scale.dim() and len(arguments) > _GROUPS:
+            scale = scale.repeat(arguments[_GROUPS])  # its weight is (in, out / groups, ...): one scale for each group
         dims = 1 if target in _CHANNEL_LAST else weight.dim() - 1
         shape = (-1, *[1] * (dims - 1))
         self.register_buffer("scale", scale.reshape(shape) if scale.dim() else scale)
@@ -88,6 +103,21 @@ class _IntegerKernel(torch.nn.Module):
         return total if self.bias is None else total + self.bias
 
 
+class _IntegerProduct(torch.nn.Module):
+    """``y = (sum of integer products) * (left scale * right scale)`` of two activations, each with one scale."""
+
+    def __init__(self, target: Any, left: QParams, right: QParams) -> None:
+        super().__init__()
+        self.target = target
+        self.left_scale, self.right_scale = float(left.scale), float(right.scale)
+        self.scale = float((left.scale.double() * right.scale.double()).float())
+
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        product = self.target((left / self.left_scale).round_(), (right / self.right_scale).round_())
+        result: torch.Tensor = product * self.scale
+        return result
+
+
 def _broadcast(value: torch.Tensor, dims: int, axis: int | None) -> torch.Tensor:
     if axis is None or value.dim() == 0:
         return value
@@ -99,27 +129,38 @@ def _broadcast(value: torch.Tensor, dims: int, axis: int | None) -> torch.Tensor
 def _integer_kernels(module: fx.GraphModule, grids: Mapping[fx.Node, QParams], plan: QuantPlan) -> None:
     graph = module.graph
     for node in list(graph.nodes):
-        if node.op != "call_function" or node.target not in _CHANNEL_FIRST | _CHANNEL_LAST:
+        if node.op != "call_function" or node.target not in _CHANNEL_FIRST | _TRANSPOSED | _CHANNEL_LAST | _PRODUCTS:
             continue
-        x, w = _grid_of(node.args[0], grids), grids.get(node.args[1])
+        x = _grid_of(node.args[0], grids)
+        if node.target in _PRODUCTS:
+            y = _grid_of(node.args[1], grids)
+            if x is not None and y is not None and not x.scale.dim() and not y.scale.dim():
+                _replace(module, node, _IntegerProduct(node.target, x, y), node.args)
+            continue
+        w = grids.get(node.args[1])
         bias_node = node.args[2] if len(node.args) > 2 else None
         if x is None or w is None or x.scale.dim() or (bias_node is not None and bias_node.op != "get_attr"):
             continue
         bias = None if bias_node is None else attribute(module, str(bias_node.target)).detach()
         weight = attribute(module, str(node.args[1].target))
-        name = f"_kernel_{node.name}"
-        module.add_submodule(name, _IntegerKernel(node.target, node.args[3:], x, weight, w, bias, plan.bias))
-        with graph.inserting_before(node):
-            kernel = graph.call_module(name, (node.args[0],))
-        node.replace_all_uses_with(kernel)
-        graph.erase_node(node)
-        kernel.name = node.name
+        kernel = _IntegerKernel(node.target, node.args[3:], x, weight, w, bias, plan.bias)
+        _replace(module, node, kernel, node.args[:1])
+
+
+def _replace(module: fx.GraphModule, node: fx.Node, kernel: torch.nn.Module, args: tuple[Any, ...]) -> None:
+    """Put a submodule in the node's place, under the node's name."""
+    graph, name = module.graph, f"_kernel_{node.name}"
+    module.add_submodule(name, kernel)
+    with graph.inserting_before(node):
+        call = graph.call_module(name, args)
+    node.replace_all_uses_with(call)
+    graph.erase_node(node)
+    call.name = node.name
 
 
 def _grid_of(node: Any, grids: Mapping[fx.Node, QParams]) -> QParams | None:
     """Grid that a value lies on, looking through operations that only move values."""
-    moving = {t for kind in ("max_pool", "reshape", "transpose", "slice", "pixel_shuffle", "upsample_nearest")
-              for t in KINDS[kind]}  # fmt: skip
+    moving = {t for kind in _MOVING for t in KINDS[kind]}
     while isinstance(node, fx.Node) and node not in grids and node.target in moving:
         node = node.args[0]
     return grids.get(node) if isinstance(node, fx.Node) else None

@@ -109,7 +109,8 @@ class TestOtherPackages:
             (
                 "BACKEND = 3",
                 BackendError,
-                "backend 'fancy' of the package 'fancy-engine': expected a Backend at fancy_engine.razor:BACKEND, got int",
+                "backend 'fancy' of the package 'fancy-engine': "
+                "expected a Backend at fancy_engine.razor:BACKEND, got int",
             ),
             (
                 "OTHER = 3",

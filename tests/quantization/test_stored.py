@@ -23,7 +23,11 @@ PLAN = QuantPlan(
             observer=ObserverSpec(type="PercentileObserver", options=(("bins", 64), ("percentile", 99.9))),
         ),
         QuantPoint(
-            node="w", users=("conv",), kind="weight", scheme=WEIGHT, group="w",
+            node="w",
+            users=("conv",),
+            kind="weight",
+            scheme=WEIGHT,
+            group="w",
             observer=ObserverSpec(type="MinMaxObserver"),
         ),
     ),

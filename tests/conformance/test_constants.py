@@ -1,0 +1,44 @@
+"""Additions of a constant: position embeddings and per-pixel offsets stay float; what lies around them is int8."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from tests.conformance.blocks import IMAGE, conv_bn
+
+
+class _PositionEmbedding(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches, self.fc = nn.Conv2d(3, 16, 4, 4), nn.Linear(16, 16)
+        self.positions = nn.Parameter(torch.randn(1, 16, 16))
+
+    def forward(self, x):
+        return self.fc(self.patches(x).flatten(2).transpose(1, 2) + self.positions)
+
+
+class _Offset(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.head = conv_bn(8, 8, act=nn.ReLU()), conv_bn(8, 8)
+        self.register_buffer("offset", torch.randn(1, 8, 8, 8))
+
+    def forward(self, x):
+        return self.head(self.a(x) + self.offset)
+
+
+def test_position_embedding(tester):
+    tested = tester(_PositionEmbedding, (2, 3, 16, 16), batches=(1,)).check_points(openvino=(2, 2), onnxruntime=(3, 2))
+    tested.check_int8({"conv2d": 1, "linear": 1}).run_and_compare()
+    if tested.backend.name in {"openvino", "onnxruntime"}:
+        assert tested.float_reasons["add"] == "one operand is a constant"
+
+
+def test_buffer(tester):
+    (
+        tester(_Offset, IMAGE)
+        .check_points(openvino=(2, 2), onnxruntime=(4, 2))
+        .check_int8({"conv2d": 2})
+        .run_and_compare()
+    )

@@ -1,0 +1,116 @@
+"""Operations that only move values (pad, upsample, shuffle, split, pixel shuffle) keep the grid and stay int8."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.conformance.blocks import IMAGE, conv_bn
+
+
+def _between(op):
+    return nn.Sequential(conv_bn(8, 8, act=nn.ReLU()), op, nn.Conv2d(8, 8, 1))
+
+
+class _ShuffleUnit(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = conv_bn(8, 8, act=nn.ReLU()), conv_bn(4, 4, 1), conv_bn(8, 8, 1)
+
+    def forward(self, x):
+        kept, worked = self.a(x).chunk(2, 1)
+        x = torch.cat([kept, self.b(worked)], 1)
+        n, c, h, w = x.shape
+        return self.head(x.reshape(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w))
+
+
+class _Split(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = conv_bn(8, 8, act=nn.ReLU()), conv_bn(3, 4, 1), conv_bn(5, 4, 1)
+        self.head = conv_bn(8, 8, 1)
+
+    def forward(self, x):
+        left, right = self.a(x).split([3, 5], 1)
+        return self.head(torch.cat([self.b(left), self.c(right)], 1))
+
+
+@pytest.mark.parametrize("op", [nn.Upsample(scale_factor=2), nn.Identity(), nn.Dropout(0.5)], ids=str)
+def test_moves(tester, op):
+    pairs = (3, 2) if isinstance(op, (nn.Identity, nn.Dropout)) else (4, 2)
+    (
+        tester(lambda: _between(op), IMAGE, batches=(1,))
+        .check_points(openvino=(2, 2), onnxruntime=pairs)
+        .check_int8({"conv2d": 2})
+        .check_float_kernels(openvino=set(), onnxruntime=set())
+        .run_and_compare()
+    )
+
+
+def test_channel_shuffle(tester):
+    """ONNX Runtime's reshape in float is one of integers: the shape, where the batch is dynamic."""
+    (
+        tester(lambda: _between(nn.ChannelShuffle(2)), IMAGE, batches=(1,))
+        .check_points(openvino=(2, 2), onnxruntime=(4, 2))
+        .check_int8({"conv2d": 2})
+        .check_float_kernels(openvino=set(), onnxruntime={"Reshape"})
+        .run_and_compare()
+    )
+
+
+@pytest.mark.parametrize("op", [nn.ZeroPad2d(1), nn.ReflectionPad2d(1)], ids=str)
+def test_pad(tester, op):
+    tested = tester(lambda: _between(op), IMAGE).check_points(openvino=(2, 2), onnxruntime=(4, 2))
+    tested.check_int8({"conv2d": 2}).check_float_kernels(openvino=set(), onnxruntime={"Pad"}).run_and_compare()
+    if tested.backend.name == "onnxruntime":
+        assert "pads in float" in tested.float_reasons["pad"]
+
+
+def test_bilinear_stays_float(tester):
+    op = nn.Upsample(scale_factor=2, mode="bilinear")
+    tested = tester(lambda: _between(op), IMAGE).check_points(openvino=(2, 2), onnxruntime=(4, 2))
+    tested.check_int8({"conv2d": 2}).run_and_compare()
+    assert "upsample_linear" in tested.float_reasons
+
+
+def test_pixel_shuffle(tester):
+    (
+        tester(lambda: nn.Sequential(conv_bn(8, 16, act=nn.ReLU()), nn.PixelShuffle(2), conv_bn(4, 8)), IMAGE)
+        .check_points(openvino=(2, 2), onnxruntime=(4, 2))
+        .check_int8({"conv2d": 2})
+        .check_float_kernels(openvino=set(), onnxruntime=set())
+        .run_and_compare()
+    )
+
+
+def test_shuffle_unit(tester):
+    (
+        tester(_ShuffleUnit, IMAGE, batches=(1,))
+        .check_points(openvino=(3, 3), onnxruntime=(10, 3))
+        .check_int8({"conv2d": 3}, onnxruntime={"conv2d": 3, "cat": 1})
+        .check_float_kernels(openvino=set(), onnxruntime=set())
+        .run_and_compare()
+    )
+
+
+def test_split(tester):
+    (
+        tester(_Split, IMAGE)
+        .check_points(openvino=(4, 4), onnxruntime=(8, 4))
+        .check_int8({"conv2d": 4}, onnxruntime={"conv2d": 4, "cat": 1})
+        .check_float_kernels(openvino=set(), onnxruntime=set())
+        .run_and_compare()
+    )
+
+
+def test_flatten_before_a_linear_layer(tester):
+    (
+        tester(
+            lambda: nn.Sequential(conv_bn(8, 8, act=nn.ReLU()), nn.Flatten(), nn.Linear(512, 5)), IMAGE, batches=(1,)
+        )
+        .check_points(openvino=(2, 2), onnxruntime=(3, 2))
+        .check_int8({"conv2d": 1, "linear": 1})
+        .check_float_kernels(openvino=set(), onnxruntime=set())
+        .run_and_compare()
+    )
