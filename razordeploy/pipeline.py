@@ -146,8 +146,8 @@ def run_ptq(job: PTQJob) -> PTQResult:
         result.backends[name] = {**shared, **entry}
     if not result.artifacts:
         raise _all_failed(errors)
-    for name, failure in errors.items():
-        result.backends[name] = {"passed": False, "error": str(failure), "exit_code": failure.exit_code}
+    for name, failed in errors.items():
+        result.backends[name] = {"passed": False, "error": str(failed), "exit_code": failed.exit_code}
     return result
 
 
