@@ -137,17 +137,17 @@ def run_ptq(job: PTQJob) -> PTQResult:
             continue
         except MemoryError:
             raise
-        except Exception as error:
+        except Exception as mistake:
             # A mistake in one backend does not cost the engines of the others; it is reported, and fails the run.
-            errors[name] = InternalError(error)
+            errors[name] = InternalError(mistake)
             continue
         entry["seconds"] = {**timer.seconds, **entry.get("seconds", {})}
         result.artifacts[name] = artifact
         result.backends[name] = {**shared, **entry}
     if not result.artifacts:
         raise _all_failed(errors)
-    for name, failure in errors.items():
-        result.backends[name] = {"passed": False, "error": str(failure), "exit_code": failure.exit_code}
+    for name, failed in errors.items():
+        result.backends[name] = {"passed": False, "error": str(failed), "exit_code": failed.exit_code}
     return result
 
 

@@ -215,7 +215,7 @@ class TestStop:
         assert total > 10
         import shutil
 
-        for n in range(1, total + 1, 2):
+        for n in range(1, total + 1, 3):
             shutil.rmtree(tmp_path)
             tmp_path.mkdir()
             count = iter(range(1, 10**6))

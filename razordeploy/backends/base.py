@@ -64,7 +64,9 @@ class Latency:
 class Runner(Protocol):
     """A loaded model, float or int8, that takes and gives arrays."""
 
-    input_names: tuple[str, ...]
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the inputs, in call order."""
 
     def __call__(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
         """Run one batch: arrays ``(N, ...)`` in the model's input order."""

@@ -32,6 +32,11 @@ class Engine:
         self.runner = self.backend.load(artifact.path, artifact.files, role, threads)
 
     @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the inputs, in call order."""
+        return tuple(spec.name for spec in self.inputs)
+
+    @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """Names, shapes (None: dynamic) and dtypes of the inputs, in call order."""
         return self.artifact.inputs

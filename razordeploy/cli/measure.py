@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from razordeploy.artifact import Artifact, TensorSpec
+from razordeploy.backends.base import Runner
 from razordeploy.backends.harness import Parity, in_batches_of, interleaved_latency, torch_runner
 from razordeploy.backends.loaded import Engine, engine_folders, load_engine
 from razordeploy.capture.export import capture
@@ -102,7 +103,8 @@ def benchmark_paths(paths: Sequence[Path], *, batch: int, seconds: float, thread
         if signatures[name] != signatures[first]:
             raise UsageError(f"{first} and {name} take different inputs", hint="benchmark them one after the other")
     inputs = engines[first].random_inputs(batch)
-    times = interleaved_latency(engines, inputs, seconds=seconds)
+    runners: dict[str, Runner] = dict(engines)
+    times = interleaved_latency(runners, inputs, seconds=seconds)
     table = _table("engine", "p50 ms", "p90 ms", "p99 ms", "samples/s", "int8 ops")
     for name, latency in times.items():
         engine = engines[name]

@@ -70,10 +70,10 @@ def run(
                     progress=screen.progress(stop),
                 )
             )
-        except (Interrupted, Signalled) as error:
+        except (Interrupted, Signalled) as end:
             screen.close()
-            number = error.number if isinstance(error, Signalled) else stop.number
-            what = f"interrupted: {error}" if isinstance(error, Interrupted) else "interrupted"
+            number = end.number if isinstance(end, Signalled) else stop.number
+            what = f"interrupted: {end}" if isinstance(end, Interrupted) else "interrupted"
             print(f"{what}; resume with: {command}", file=sys.stderr)
             return 128 + number
         report = build_report(

@@ -21,11 +21,7 @@ _STYLES = {"passed": "green", "FAILED": "bold red", "ERROR": "bold red"}
 def print_report(report: Report, directory: Path, *, seconds: float, console: Console | None = None) -> None:
     """Print the table, what went wrong, what to type next and, last, the line that scripts look for."""
     console = console or Console()
-    table = report_table(report, console.encoding)
-    if Measurement.get(console, console.options.update(max_width=10_000), table).maximum > console.width:
-        # The box leaves one blank between columns; a name in two lines would read worse than that.
-        table.padding = (0, 0)
-    console.print(table)
+    console.print(_fitted(report_table(report, console.encoding), console))
     for name, entry in report["backends"].items():
         for problem in [*([entry["error"]] if "error" in entry else []), *entry.get("failures", [])]:
             _line(console, f"{name}: {problem}", "red")
@@ -38,10 +34,23 @@ def print_report(report: Report, directory: Path, *, seconds: float, console: Co
     _line(console, line, "bold green" if passed(report) else "bold red")
 
 
+def _fitted(table: Table, console: Console) -> Table:
+    """Take blanks away until the table fits: a name in two lines would read worse than narrow columns."""
+
+    def too_wide() -> bool:
+        return Measurement.get(console, console.options.update(max_width=10_000), table).maximum > console.width
+
+    if too_wide():
+        table.show_edge = False
+    if too_wide():
+        table.padding = (0, 0)
+    return table
+
+
 def report_table(report: Report, encoding: str = "utf-8") -> Table:
     """Return one row a backend; ten narrow columns that fit into 80. Names are written as ``encoding`` can."""
     name = wording.metric_name(report)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("backend", overflow="fold", max_width=13)
     for title in ("float", "simul.", "engine"):
         table.add_column(Text(f"{title}\n{_encodable(name[:8], encoding)}"), justify="right", no_wrap=True)

@@ -72,7 +72,7 @@ class Server:
 
     def __init__(self) -> None:
         root = Path(__file__).resolve().parents[2]
-        environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "2", "COLUMNS": "80"}
+        environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
         for name in ("RAZORDEPLOY_DEBUG", "FORCE_COLOR"):
             environment.pop(name, None)
         script = Path(__file__).with_name("fork_server.py")

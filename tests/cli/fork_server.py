@@ -48,10 +48,15 @@ def child(request):
         os._exit(code)
 
 
+def answer(number):
+    sys.stdout.write(f"{number}\n")
+    sys.stdout.flush()
+
+
 for line in sys.stdin:
     request = json.loads(line)
     pid = os.fork()
     if not pid:
         child(request)
-    print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    answer(pid)
+    answer(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))

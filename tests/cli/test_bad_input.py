@@ -306,6 +306,21 @@ class TestDependency:
         assert report["onnxruntime"]["passed"] is True
         assert (tmp_path / "w" / "onnxruntime" / "manifest.json").is_file()
 
+    def test_plug_in_that_lacks_a_package(self, cli, tiny, tmp_path):
+        info = tmp_path / "fancy_engine-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fancy-engine\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("[razordeploy.backends]\nfancy = fancy_engine:BACKEND\n")
+        (tmp_path / "fancy_engine.py").write_text("import fancy_runtime\n")
+        argv = ("ptq", tiny(), "--backend", "fancy,onnxruntime", "--work-dir", "w", "--benchmark-seconds", "0")
+        result = cli(*argv)
+        assert result.code == 3
+        expected = "backend 'fancy' of the package 'fancy-engine' needs 'fancy_runtime'; pip install fancy_runtime"
+        assert result.error == f"fancy: {expected}"
+        assert (tmp_path / "w" / "onnxruntime" / "manifest.json").is_file()
+        listed = cli("backends", env={"COLUMNS": "200"})
+        assert any(line.split()[:2] == ["fancy", "no"] and expected in line for line in listed.out.splitlines())
+
     def test_one_backend_fails(self, cli, tiny, tmp_path):
         broken = (
             "import dataclasses, razordeploy.backends.openvino.backend as b\n"
