@@ -1,16 +1,16 @@
 """Every error razordeploy raises on purpose, and the exit code the command line gives it.
 
-    RazorDeployError                  2   base; never raised itself
-    |-- CheckFailed                   1   a check did not hold; everything was still written
-    |-- UsageError                    2   a flag or an argument
-    |   `-- RecipeError               2   a recipe: unknown key, wrong type, missing section
-    |-- ModelError                    2   a model that cannot be built, captured or quantized
-    |-- CheckpointError               2   missing, truncated, unsafe or not matching
-    |-- DataError                     2   calibration or evaluation data
-    |-- BackendError                  2   an installed engine refused the model
-    |-- MissingDependency             3   a package that is not installed; the text is the pip line
-    |-- StorageError                  5   disk full, no permission, locked work dir
-    `-- InternalError                70   a mistake of razordeploy itself, or of a library under it
+RazorDeployError                  2   base; never raised itself
+|-- CheckFailed                   1   a check did not hold; everything was still written
+|-- UsageError                    2   a flag or an argument
+|   `-- RecipeError               2   a recipe: unknown key, wrong type, missing section
+|-- ModelError                    2   a model that cannot be built, captured or quantized
+|-- CheckpointError               2   missing, truncated, unsafe or not matching
+|-- DataError                     2   calibration or evaluation data
+|-- BackendError                  2   an installed engine refused the model
+|-- MissingDependency             3   a package that is not installed; the text is the pip line
+|-- StorageError                  5   disk full, no permission, locked work dir
+`-- InternalError                70   a mistake of razordeploy itself, or of a library under it
 """
 
 from __future__ import annotations

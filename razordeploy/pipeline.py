@@ -36,8 +36,8 @@ from razordeploy.quantization.calibrate import Interrupted, calibrate, checked_s
 from razordeploy.quantization.plan import QParams, QuantPlan
 from razordeploy.quantization.qconfig import check_patterns, settings_for
 from razordeploy.quantization.simulate import simulate
-from razordeploy.quantization.stored import plan_record
 from razordeploy.quantization.statistics import resolve
+from razordeploy.quantization.stored import plan_record
 from razordeploy.strict_json import json_text
 from razordeploy.train.evaluate import evaluate
 
@@ -135,7 +135,7 @@ def run_ptq(job: PTQJob) -> PTQResult:
         except RazorDeployError as error:
             errors[name] = error
             continue
-        except (Interrupted, MemoryError):
+        except MemoryError:
             raise
         except Exception as error:
             # A mistake in one backend does not cost the engines of the others; it is reported, and fails the run.
@@ -146,8 +146,8 @@ def run_ptq(job: PTQJob) -> PTQResult:
         result.backends[name] = {**shared, **entry}
     if not result.artifacts:
         raise _all_failed(errors)
-    for name, error in errors.items():
-        result.backends[name] = {"passed": False, "error": str(error), "exit_code": error.exit_code}
+    for name, failure in errors.items():
+        result.backends[name] = {"passed": False, "error": str(failure), "exit_code": failure.exit_code}
     return result
 
 

@@ -14,13 +14,19 @@ say "built ${wheel##*/}"
 
 [ $# -gt 0 ] || set -- openvino onnxruntime torch_native academic
 cd "$folder"
+failed=0
 for extra in "$@"; do
     "$python" -m venv "$folder/$extra"
     "$folder/$extra/bin/python" -m pip install -qq -c "$repository/requirements/constraints.txt" "$wheel[$extra,data]"
     export PATH="$folder/$extra/bin:$PATH"
     razordeploy backends
     [ -f work_dirs/digits_resnet8/float.pth ] || razordeploy train ptq/digits_resnet8.py
-    razordeploy ptq ptq/digits_resnet8.py --backend "$extra" --benchmark-seconds 0
-    say "extra '$extra': ok"
+    if razordeploy ptq ptq/digits_resnet8.py --backend "$extra" --benchmark-seconds 0; then
+        say "extra '$extra': ok"
+    else
+        say "extra '$extra': FAILED"
+        failed=1
+    fi
     rm -rf "${folder:?}/$extra"
 done
+exit "$failed"

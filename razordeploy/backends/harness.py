@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from razordeploy.backends.base import Coverage, FloatOp, Latency, Runner, RuntimeOp
+from razordeploy.backends.base import Coverage, FloatOp, Latency, RuntimeOp
 from razordeploy.capture.layout import channels_last_copy
 from razordeploy.quantization.plan import PlannedOp
 
@@ -28,9 +28,9 @@ def coverage(ops: Sequence[PlannedOp], runtime: Sequence[RuntimeOp]) -> Coverage
         runtime: the engine's operations; ``origins`` are the names they were exported under.
     """
     ran: dict[str, list[RuntimeOp]] = {}
-    for op in runtime:
-        for origin in {_TOKEN.sub("", o) for o in (op.name, *op.origins)}:
-            ran.setdefault(origin, []).append(op)
+    for kernel in runtime:
+        for origin in {_TOKEN.sub("", o) for o in (kernel.name, *kernel.origins)}:
+            ran.setdefault(origin, []).append(kernel)
     planned = int8 = 0
     floats = []
     for op in ops:
@@ -87,7 +87,11 @@ def _tuple(value: Any) -> tuple[Any, ...]:
 
 
 def interleaved_latency(
-    runners: Mapping[str, Runner], inputs: Sequence[np.ndarray], *, seconds: float = 3.0, min_calls: int = 20
+    runners: Mapping[str, Callable[..., Any]],
+    inputs: Sequence[np.ndarray],
+    *,
+    seconds: float = 3.0,
+    min_calls: int = 20,
 ) -> dict[str, Latency]:
     """Time several models in turns on the same inputs, so that a slow moment of the machine hits all of them.
 
@@ -122,7 +126,7 @@ def size_bytes(folder: Path, files: Mapping[str, str], role: str) -> int:
 
 
 def torch_runner(module: torch.fx.GraphModule) -> Any:
-    """Run a captured or simulated graph on arrays; images in channels-last layout, where CPU convolutions are fastest."""
+    """Run a captured or simulated graph on arrays; images in channels-last layout, the fastest for convolutions."""
     module = channels_last_copy(module)
 
     def run(*inputs: np.ndarray) -> Any:

@@ -6,12 +6,15 @@ import importlib
 import shutil
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
-from razordeploy.backends.base import Backend
 from razordeploy.config.backend_spec import BackendSpec, load_backend_spec
 from razordeploy.config.paths import backend_configs_dir
 from razordeploy.errors import BackendError, MissingDependency, RazorDeployError, UsageError, nearest
 from razordeploy.lazy import available
+
+if TYPE_CHECKING:
+    from razordeploy.backends.base import Backend  # loads torch, which the list of names does not need
 
 BUILT_IN = ("openvino", "onnxruntime", "torch_native", "academic")
 ENTRY_POINTS = "razordeploy.backends"
@@ -71,6 +74,8 @@ def _load(point: EntryPoint) -> Backend:
         raise MissingDependency(f"{what} needs '{top}'", hint=f"pip install {top}") from error
     except Exception as error:
         raise BackendError(f"{what} cannot be loaded: {type(error).__name__}: {error}") from error
+    from razordeploy.backends.base import Backend
+
     if not isinstance(found, Backend):
         raise BackendError(f"{what}: expected a Backend at {point.value}, got {type(found).__name__}")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import fx
@@ -32,8 +33,8 @@ def _write_out(graph: fx.Graph, node: fx.Node) -> None:
     assert isinstance(query, fx.Node) and isinstance(key, fx.Node) and isinstance(value, fx.Node)
     scale = given.get("scale") or 1 / math.sqrt(query.meta["val"].shape[-1])
 
-    def call(target: Callable[..., torch.Tensor], *args: object) -> fx.Node:
-        new = graph.call_function(target, args)  # type: ignore[arg-type]
+    def call(target: Callable[..., torch.Tensor], *args: Any) -> fx.Node:
+        new = graph.call_function(target, args)
         new.meta.update({k: v for k, v in node.meta.items() if k != "val"})
         with node.meta["val"].fake_mode if hasattr(node.meta["val"], "fake_mode") else torch.no_grad():
             values = fx.map_arg(args, lambda n: n.meta["val"])

@@ -72,7 +72,7 @@ def _affine(graph_module: fx.GraphModule, node: fx.Node) -> tuple[torch.Tensor, 
 def _fold_into(
     graph_module: fx.GraphModule, conv: fx.Node, bn: fx.Node, scale: torch.Tensor, shift: torch.Tensor
 ) -> bool:
-    axis = _WEIGHT_AXIS.get(conv.target)  # type: ignore[arg-type]
+    axis = _WEIGHT_AXIS.get(conv.target)  # type: ignore[call-overload]
     if axis is None or len(conv.users) != 1:
         return False
     if conv.target is _aten.linear.default and len(bn.meta["val"].shape) != 2:

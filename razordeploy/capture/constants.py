@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 from torch import fx
@@ -15,7 +16,7 @@ _RANDOM = ("rand", "normal", "bernoulli", "dropout", "multinomial", "poisson", "
 def fold_constants(graph_module: fx.GraphModule) -> None:
     """Replace nodes whose inputs are all constant by buffers (weight standardisation, position bias tables)."""
     graph = graph_module.graph
-    known: dict[fx.Node, object] = {}
+    known: dict[fx.Node, Any] = {}
     folded: list[fx.Node] = []
     for node in graph.nodes:
         if node.op == "get_attr":
@@ -46,7 +47,7 @@ def _makes_tensor(node: fx.Node) -> bool:
     return isinstance(value, torch.Tensor) and all(isinstance(size, int) for size in value.shape)
 
 
-def _run(node: fx.Node, known: dict[fx.Node, object]) -> object:
+def _run(node: fx.Node, known: dict[fx.Node, Any]) -> Any:
     args = fx.map_arg(node.args, lambda n: known[n])
     kwargs = fx.map_arg(node.kwargs, lambda n: known[n])
     with torch.no_grad():

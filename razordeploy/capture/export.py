@@ -18,7 +18,13 @@ from razordeploy.capture.graph import CapturedModel
 from razordeploy.capture.normalize import normalize
 from razordeploy.errors import ModelError
 
-_NOISY = ("torch.export", "torch._export", "torch._dynamo", "torch.fx.experimental.symbolic_shapes", "torch._subclasses")
+_NOISY = (
+    "torch.export",
+    "torch._export",
+    "torch._dynamo",
+    "torch.fx.experimental.symbolic_shapes",
+    "torch._subclasses",
+)
 
 
 @contextmanager
@@ -139,7 +145,8 @@ def _export(
     except Exception as error:
         where = _user_frame(error)
         raise ModelError(
-            f"torch.export cannot capture {type(model).__name__}: {_first_line(error)}" + (f" at {where}" if where else ""),
+            f"torch.export cannot capture {type(model).__name__}: {_first_line(error)}"
+            + (f" at {where}" if where else ""),
             hint="make that line independent of tensor values (torch.where, torch.cond or a fixed number)",
         ) from error
 

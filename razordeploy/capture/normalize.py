@@ -110,7 +110,8 @@ def _functionalize(graph_module: fx.GraphModule) -> bool:
         written = node.args[0]
         assert isinstance(written, fx.Node)
         node.target = form
-        written.replace_all_uses_with(node, delete_user_cb=lambda user, node=node: order[user] > order[node])
+        later = {user for user in written.users if order[user] > order[node]}
+        written.replace_all_uses_with(node, delete_user_cb=later.__contains__)
     return True
 
 
@@ -151,9 +152,9 @@ def _flatten_signature(graph_module: fx.GraphModule) -> None:
 def _drop_no_ops(graph_module: fx.GraphModule) -> None:
     graph = graph_module.graph
     for node in list(graph.nodes):
-        if node.op == "call_module" and str(node.target).startswith("_guards"):
-            graph.erase_node(node)
-        elif node.op == "call_function" and node.target in _CHECKS and not node.users:
+        is_guard = node.op == "call_module" and str(node.target).startswith("_guards")
+        is_check = node.op == "call_function" and node.target in _CHECKS and not node.users
+        if is_guard or is_check:
             graph.erase_node(node)
         elif node.op == "call_function" and node.target in _NO_OPS and isinstance(node.args[0], fx.Node):
             node.replace_all_uses_with(node.args[0])

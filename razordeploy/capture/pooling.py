@@ -37,7 +37,9 @@ def _plain_adaptive(node: fx.Node) -> None:
     if all(s == 1 for s in size):
         node.target = _aten.mean.dim
         node.args = (node.args[0], list(range(-len(size), 0)), True)
-    elif all(isinstance(s, int) and isinstance(o, int) and s % o == 0 for s, o in zip(shape[-len(size) :], size, strict=True)):
+    elif all(
+        isinstance(s, int) and isinstance(o, int) and s % o == 0 for s, o in zip(shape[-len(size) :], size, strict=True)
+    ):
         kernel = [int(s) // int(o) for s, o in zip(shape[-len(size) :], size, strict=True)]
         node.target = _ADAPTIVE[node.target]  # type: ignore[index]
         node.args = (node.args[0], kernel, kernel)

@@ -14,11 +14,12 @@ import torch
 
 from razordeploy.capture.build import BuiltModel, build_model
 from razordeploy.config.recipe import Recipe
+from razordeploy.data.base import Source
 from razordeploy.data.batch import Batch
 from razordeploy.data.loader import batches
 from razordeploy.data.mm import calibration_loader, mm_batches
 from razordeploy.data.sources import build_source
-from razordeploy.errors import RecipeError, UsageError
+from razordeploy.errors import DataError, RazorDeployError, RecipeError, UsageError
 
 EVALUATION_BATCH = 100
 
@@ -44,7 +45,7 @@ class RecipeJob:
         """Open the calibration stream: training images without augmentation, a seeded subset."""
         recipe, wanted = self.recipe, self.recipe.calibration
         if recipe.data is not None:
-            source = build_source(recipe.data, wanted.split)
+            source = self._source(wanted.split)
             return batches(source, wanted.batch_size or 32, limit=wanted.num_samples, seed=recipe.seed, shuffle=True)
         loader = recipe.calibrate_dataloader
         if loader is None:
@@ -65,7 +66,7 @@ class RecipeJob:
     def evaluation(self) -> Iterable[Batch]:
         """Open the evaluation stream: the test split, in order."""
         if self.recipe.data is not None:
-            return batches(build_source(self.recipe.data, "test"), EVALUATION_BATCH)
+            return batches(self._source("test"), EVALUATION_BATCH)
         loader = self._test_loader()
         if loader is None:
             raise RecipeError(
@@ -73,6 +74,16 @@ class RecipeJob:
                 hint="add data=dict(type='image_folder', root=...)",
             )
         return mm_batches(loader, self.built.preprocess, None, self.recipe.seed, self.scope)
+
+    def _source(self, split: str) -> Source:
+        assert self.recipe.data is not None
+        try:
+            return build_source(self.recipe.data, split)
+        except (RazorDeployError, MemoryError):
+            raise
+        except Exception as error:  # a function of the user's own may raise anything
+            kind = self.recipe.data.get("type")
+            raise DataError(f"data '{kind}' failed for the {split} split: {type(error).__name__}: {error}") from error
 
     def _test_loader(self) -> dict[str, Any] | None:
         return self.recipe.test_dataloader or self.recipe.val_dataloader
@@ -112,7 +123,7 @@ class RecipeJob:
         recipe, wanted = self.recipe, self.recipe.calibration
         content: dict[str, Any] = {"samples": wanted.num_samples, "batch": wanted.batch_size, "seed": recipe.seed}
         if recipe.data is not None:
-            content["source"] = build_source(recipe.data, wanted.split).fingerprint()
+            content["source"] = self._source(wanted.split).fingerprint()
         else:
             content["loader"] = repr(recipe.calibrate_dataloader or recipe.train_dataloader)
         # Neither sees what a function of the user's own, or a file of the same size, now yields.
@@ -124,5 +135,5 @@ class RecipeJob:
     def data_text(self) -> str:
         """What is calibrated on, in words."""
         if self.recipe.data is not None:
-            return build_source(self.recipe.data, self.recipe.calibration.split).describe()
+            return self._source(self.recipe.calibration.split).describe()
         return "calibrate_dataloader" if self.recipe.calibrate_dataloader is not None else "train_dataloader"

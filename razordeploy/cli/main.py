@@ -175,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         with raise_on_signals():
             _WORDS[:] = sys.argv[1:] if argv is None else argv
-            sys.exit(app(_spread_sets(_WORDS), prog_name="razordeploy", standalone_mode=False))
+            sys.exit(_run(_spread_sets(_WORDS)))
     except RazorDeployError as error:
         _fail(str(error), error.exit_code, error)
     except _ClickException as error:
@@ -183,15 +183,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (Signalled, KeyboardInterrupt) as error:
         code = error.exit_code if isinstance(error, Signalled) else 128 + signal.SIGINT
         _fail("interrupted" if code == 128 + signal.SIGINT else "terminated", code, error)
-    except BrokenPipeError:
-        # Whoever read the output (head, less) has seen enough; python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1)
     except Exception as error:
         known = _unexpected(error)
         _fail(str(known), known.exit_code, error)
 
 
+def _run(words: Sequence[str]) -> int | None:
+    try:
+        code: int | None = app(words, prog_name="razordeploy", standalone_mode=False)
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        # Whoever read the output (head, less) has seen enough. rich and typer say 1, which would be a failed check.
+        raise SystemExit(_SIGPIPE) from end
+    return code
+
+
+_SIGPIPE = 141
 _ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
@@ -203,9 +211,9 @@ def _usage_text(error: Any) -> str:
         if context is not None:
             print(context.get_help())
     path = context.command_path if context is not None else "razordeploy"
-    wrong = getattr(error, "command_name", None) or re.findall(r"No such command '(.*?)'", text)
+    wrong = re.match(r"No such command '(.*?)'", text)
     if wrong:
-        text += f"; {nearest(wrong if isinstance(wrong, str) else wrong[0], _commands())}"
+        text = f"{wrong[0]}; {nearest(wrong[1], _commands())}"
     return f"{text}; see {path} --help"
 
 

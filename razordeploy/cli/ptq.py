@@ -14,7 +14,8 @@ from razordeploy.cli.screen import ScreenProgress
 from razordeploy.cli.signals import Signalled, stop_on_signals
 from razordeploy.config.recipe import load_recipe
 from razordeploy.errors import UsageError
-from razordeploy.pipeline import Interrupted, PTQJob, run_ptq
+from razordeploy.pipeline import PTQJob, run_ptq
+from razordeploy.quantization.calibrate import Interrupted
 from razordeploy.report.console import print_report
 from razordeploy.report.write import write_report
 from razordeploy.workdir import WorkDir
@@ -86,8 +87,8 @@ def run(
         )
         write_report(report, work.path)
     print_report(report, folder, seconds=time.perf_counter() - start)
-    for name, error in result.errors.items():
-        print(f"error: {name}: {error}", file=sys.stderr)
+    for name, failure in result.errors.items():
+        print(f"error: {name}: {failure}", file=sys.stderr)
     return exit_code(result.backends)
 
 

@@ -39,7 +39,7 @@ def model_digest(captured: CapturedModel) -> str:
     digest = hashlib.sha256(captured.graph_module.code.encode())
     for name, tensor in [*captured.graph_module.named_parameters(), *captured.graph_module.named_buffers()]:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -65,7 +65,7 @@ class StatisticsCache:
         """Write atomically; what an earlier pass over the same data observed for other backends is kept."""
         observers = {_name(key): o.state_dict() for key, o in done.statistics.observers.items()}
         if done.complete:
-            observers = {**((_raw(self.path) or {}).get("observers") or {}), **observers}
+            observers = {**(_raw(self.path) or {"observers": {}})["observers"], **observers}
         content = {
             "observers": observers,
             "samples": done.statistics.samples,
@@ -92,12 +92,12 @@ def _raw(path: Path) -> dict[str, Any] | None:
         saved = torch.load(path, weights_only=True)
     except Exception:  # whatever is wrong with a damaged file, it only costs a new pass
         return None
-    return saved if isinstance(saved, dict) else None
+    return saved if isinstance(saved, dict) and isinstance(saved.get("observers"), dict) else None
 
 
 def _read(path: Path, wanted: Sequence[Key]) -> Pass | None:
     saved = _raw(path)
-    if saved is None or not {_name(key) for key in wanted} <= set(saved.get("observers", ())):
+    if saved is None or not {_name(key) for key in wanted} <= set(saved["observers"]):
         return None
     try:
         statistics = Statistics(samples=int(saved["samples"]))

@@ -19,8 +19,8 @@ _DIGEST_VALUES = 1024
 """Values of a sample that its digest reads: enough to know it again, and cheap next to running the model on it."""
 
 
-class Interrupted(Exception):
-    """The run was asked to stop; the text says what is kept."""
+class Interrupted(BaseException):
+    """The run was asked to stop; the text says what is kept. Like ``KeyboardInterrupt``, no ``Exception``."""
 
 
 def calibrate(

@@ -61,7 +61,7 @@ class _Placement:
         self.spec = spec
         self.nodes = list(captured.graph.nodes)
         self.kinds = {n: kind_of(n) for n in self.nodes}
-        self.rules = {n: spec.ops[k] for n, k in self.kinds.items() if k in spec.ops}
+        self.rules = {n: spec.ops[k] for n, k in self.kinds.items() if k is not None and k in spec.ops}
         self.settings = {n: settings(n, self.kinds[n] or "", rule) for n, rule in self.rules.items()}
         self.values: dict[tuple[fx.Node, QScheme], _Value] = {}
         self.parent: dict[tuple[fx.Node, QScheme], tuple[fx.Node, QScheme]] = {}
@@ -75,7 +75,9 @@ class _Placement:
         if self.spec.share_with_float:
             self._share(chosen)
         points = [*self._activation_points(), *self._weight_points(chosen)]
-        return QuantPlan(backend=self.spec.name, points=tuple(points), ops=tuple(self._ops(chosen, reasons)), bias=self.spec.bias)
+        return QuantPlan(
+            backend=self.spec.name, points=tuple(points), ops=tuple(self._ops(chosen, reasons)), bias=self.spec.bias
+        )
 
     # Which operations ------------------------------------------------------------------------------------------
 
@@ -168,7 +170,9 @@ class _Placement:
         if self.kinds.get(node) not in self.spec.fused_activations:
             return False
         source = node.args[0]
-        return isinstance(source, fx.Node) and len(source.users) == 1 and (source in self.rules or self._is_fused(source))
+        return (
+            isinstance(source, fx.Node) and len(source.users) == 1 and (source in self.rules or self._is_fused(source))
+        )
 
     def _passes(self, node: fx.Node) -> bool:
         return self.kinds.get(node) in self.spec.same_grid and bool(node.args) and isinstance(node.args[0], fx.Node)
@@ -303,7 +307,6 @@ class _Placement:
             if node not in taken:
                 why = reasons.get(node) or self.spec.float_reasons.get(kind) or self._default_reason(kind)
             yield PlannedOp(node=node.name, kind=kind, module=module_path(node), int8=node in taken, reason=why)
-
 
     def _default_reason(self, kind: str) -> str:
         if kind in self.spec.fused_activations:

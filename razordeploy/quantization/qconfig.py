@@ -22,9 +22,10 @@ def settings_for(spec: BackendSpec, config: QuantizeConfig) -> Settings:
     """Return the function that placement asks about each operation.
 
     Raises:
-        RecipeError: the recipe names an unknown operation kind, observer or fake quant, or a grid that the backend has no kernel for.
-    """  # fmt: skip
-    _check_names(config)
+        RecipeError: the recipe names an unknown operation kind, observer or fake quant, or a grid that the backend
+            has no kernel for.
+    """
+    _check_names(config, spec)
 
     def settings(node: fx.Node, kind: str, rule: OpRule) -> OpSettings:
         path = origin_path(node)
@@ -72,7 +73,7 @@ def _asked_for(config: QuantizeConfig, path: str, kind: str) -> bool:
     return any(o.op == kind and o.matches(path, kind) for o in config.overrides)
 
 
-def _check_names(config: QuantizeConfig) -> None:
+def _check_names(config: QuantizeConfig, spec: BackendSpec) -> None:
     kinds = {*KINDS, *DEPTHWISE}
     for kind in (*config.skip_ops, *(o.op for o in config.overrides if o.op is not None)):
         if kind not in kinds:
@@ -81,9 +82,9 @@ def _check_names(config: QuantizeConfig) -> None:
         for observer in (qconfig.w_observer, qconfig.a_observer):
             if observer is not None:
                 build_observer(observer)
-        for fake_quant in (qconfig.w_fake_quant, qconfig.a_fake_quant):
+        for fake_quant, rule in ((qconfig.w_fake_quant, spec.weight), (qconfig.a_fake_quant, spec.activation)):
             if fake_quant is not None:
-                build_fake_quant(fake_quant)
+                build_fake_quant(fake_quant, scheme=rule.scheme())
 
 
 def _check_grids(spec: BackendSpec, where: str, activation: QScheme, weight: QScheme) -> None:

@@ -1,8 +1,9 @@
 """The quantized model in torch: the float graph with every planned value rounded to its grid.
 
 Convolutions (transposed ones too), linear layers and matrix products whose two operands are on a grid compute as
-integer kernels do: products of integers are summed without rounding, then scaled once. Summing the dequantized floats instead differs from the engine
-in the last bit, which flips values that lie on a rounding boundary and, layer after layer, drifts away from it.
+integer kernels do: products of integers are summed without rounding, then scaled once. Summing the dequantized floats
+instead differs from the engine in the last bit, which flips values that lie on a rounding boundary and, layer after
+layer, drifts away from it.
 """
 
 from __future__ import annotations
@@ -72,7 +73,14 @@ class _IntegerKernel(torch.nn.Module):
     """``y = (sum of integer products) * (input scale * weight scale) + bias``, the sum exact below 2**24."""
 
     def __init__(
-        self, target: Any, arguments: tuple[Any, ...], x: QParams, weight: torch.Tensor, w: QParams, bias: Any, kind: str
+        self,
+        target: Any,
+        arguments: tuple[Any, ...],
+        x: QParams,
+        weight: torch.Tensor,
+        w: QParams,
+        bias: Any,
+        kind: str,
     ) -> None:
         super().__init__()
         self.target, self.arguments = target, arguments

@@ -67,7 +67,9 @@ def collect(
             if on_batch is not None:
                 on_batch(statistics)
     if not statistics.samples:
-        raise DataError("the calibration data is empty: expected at least one batch", hint="check the calibration source")
+        raise DataError(
+            "the calibration data is empty: expected at least one batch", hint="check the calibration source"
+        )
     for (node, _), observer in statistics.observers.items():
         if observer.non_finite():
             raise DataError(

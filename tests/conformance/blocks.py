@@ -9,7 +9,13 @@ IMAGE = (2, 8, 8, 8)
 
 
 def conv_bn(
-    channels_in: int, channels_out: int, kernel: int = 3, *, stride: int = 1, groups: int = 1, act: nn.Module | None = None
+    channels_in: int,
+    channels_out: int,
+    kernel: int = 3,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    act: nn.Module | None = None,
 ) -> nn.Sequential:
     """Convolution without bias, batch norm and, where given, an activation."""
     conv = nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False)

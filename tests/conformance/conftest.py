@@ -43,7 +43,8 @@ _BACKENDS = _backends()
 _SLOW_TO_BUILD = {"torch_native"}
 """Engines that a C++ compiler makes, for many seconds: built under ``-m slow`` only; their plans are always checked."""
 _PARAMS = [pytest.param((name, name not in _SLOW_TO_BUILD), id=name) for name in sorted(_BACKENDS)] + [
-    pytest.param((name, True), id=f"{name}-engine", marks=pytest.mark.slow) for name in sorted(_SLOW_TO_BUILD & set(_BACKENDS))
+    pytest.param((name, True), id=f"{name}-engine", marks=pytest.mark.slow)
+    for name in sorted(_SLOW_TO_BUILD & set(_BACKENDS))
 ]
 
 
@@ -67,7 +68,9 @@ def tester(request: pytest.FixtureRequest, backend: Backend, tmp_path: Path) -> 
     others = {k: v for k, v in request.node.callspec.params.items() if k != "backend"}
     key = f"{name}{others}" if others else name
 
-    def make(model: Callable[[], torch.nn.Module], *inputs: Any, dynamic: bool = True, batches: Sequence[int] = ()) -> Tester:
+    def make(
+        model: Callable[[], torch.nn.Module], *inputs: Any, dynamic: bool = True, batches: Sequence[int] = ()
+    ) -> Tester:
         seed = zlib.crc32(key.encode())
         work = _Work.of(f"{key}/{len(inputs)}/{dynamic}", seed, model, inputs, dynamic)
         builds = request.node.callspec.params["backend"][1] and not backend.simulated_only
@@ -144,7 +147,10 @@ def _leaves(tree: Any) -> tuple[torch.Tensor, ...]:
 
 _EXACT = {"openvino", "onnxruntime"}
 _WEIGHTED = ("conv1d", "conv2d", "conv3d", "linear")
-_EDGES = {"openvino": {"FakeQuantize", "Reshape", "Transpose", "Subgraph"}, "onnxruntime": {"Shape", "Squeeze", "Concat"}}
+_EDGES = {
+    "openvino": {"FakeQuantize", "Reshape", "Transpose", "Subgraph"},
+    "onnxruntime": {"Shape", "Squeeze", "Concat"},
+}
 """Quantizing the inputs, laying out constants, computing shapes."""
 
 
@@ -178,7 +184,7 @@ class Tester:
         return {op.kind: op.reason or "" for op in self.plan.ops if not op.int8}
 
     def check_points(self, **expected: tuple[int, int]) -> Tester:
-        """Count ``(activation, weight)`` pairs in the plan, and QuantizeLinear and DequantizeLinear in the ONNX file."""
+        """Count ``(activation, weight)`` pairs in the plan, and the Q and DQ nodes in the ONNX file."""
         kinds = Counter(p.kind for p in self.plan.points)
         found = (kinds["activation"], kinds["weight"])
         wanted = expected.get(self.backend.name)
@@ -255,7 +261,11 @@ class Tester:
     def _load(self, role: str) -> Runner:
         if not self._files:
             job = ExportJob(
-                captured=self.work.captured, plan=self.plan, params=self.params, out_dir=self.folder, marked=self.work.marked
+                captured=self.work.captured,
+                plan=self.plan,
+                params=self.params,
+                out_dir=self.folder,
+                marked=self.work.marked,
             )
             self._files = self.backend.export(job)
         return self.backend.load(self.folder, self._files, role, 1)

@@ -23,7 +23,9 @@ _ACTIVATIONS = {
 @pytest.mark.parametrize("kind", sorted(_ACTIVATIONS))
 def test_activation(tester, kind):
     act = _ACTIVATIONS[kind]
-    tested = tester(lambda: nn.Sequential(conv_bn(8, 16, act=act()), conv_bn(16, 8, act=act()), nn.Conv2d(8, 8, 1)), IMAGE)
+    tested = tester(
+        lambda: nn.Sequential(conv_bn(8, 16, act=act()), conv_bn(16, 8, act=act()), nn.Conv2d(8, 8, 1)), IMAGE
+    )
     tested.check_points(openvino=(3, 3), onnxruntime=(6, 3))
     in_float = {"conv2d": 3, "sigmoid": 2} if kind == "sigmoid" else {"conv2d": 3}
     tested.check_int8({"conv2d": 3}, onnxruntime=in_float).check_float_kernels(openvino=set()).run_and_compare()

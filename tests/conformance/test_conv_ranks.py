@@ -7,7 +7,11 @@ from torch import nn
 
 def _one_d() -> nn.Module:
     return nn.Sequential(
-        nn.Conv1d(8, 16, 3, padding=1), nn.BatchNorm1d(16), nn.ReLU(), nn.Conv1d(16, 16, 3, groups=16), nn.Conv1d(16, 8, 1)
+        nn.Conv1d(8, 16, 3, padding=1),
+        nn.BatchNorm1d(16),
+        nn.ReLU(),
+        nn.Conv1d(16, 16, 3, groups=16),
+        nn.Conv1d(16, 8, 1),
     )
 
 

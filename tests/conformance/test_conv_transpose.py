@@ -29,7 +29,9 @@ def test_batch_norm_folds_into_it(tester):
     )
 
 
-@pytest.mark.parametrize(("options", "why"), [({"groups": 2}, "grouped"), ({"groups": 8}, "grouped"), ({"dilation": 2}, "dilated")])
+@pytest.mark.parametrize(
+    ("options", "why"), [({"groups": 2}, "grouped"), ({"groups": 8}, "grouped"), ({"dilation": 2}, "dilated")]
+)
 def test_left_in_float(tester, options, why):
     tested = tester(lambda: _Decoder(**options), IMAGE).check_points(openvino=(2, 2), onnxruntime=(4, 2))
     tested.check_int8({"conv2d": 2}).run_and_compare()

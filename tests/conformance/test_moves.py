@@ -106,7 +106,9 @@ def test_split(tester):
 
 def test_flatten_before_a_linear_layer(tester):
     (
-        tester(lambda: nn.Sequential(conv_bn(8, 8, act=nn.ReLU()), nn.Flatten(), nn.Linear(512, 5)), IMAGE, batches=(1,))
+        tester(
+            lambda: nn.Sequential(conv_bn(8, 8, act=nn.ReLU()), nn.Flatten(), nn.Linear(512, 5)), IMAGE, batches=(1,)
+        )
         .check_points(openvino=(2, 2), onnxruntime=(3, 2))
         .check_int8({"conv2d": 1, "linear": 1})
         .check_float_kernels(openvino=set(), onnxruntime=set())

@@ -1,6 +1,6 @@
 """Latency of our int8 engines against NNCF's (OpenVINO) and quantize_static's (ONNX Runtime), interleaved in one run.
 
-    python tools/bench/latency.py [--models resnet20,...] [--seconds 20] [--threads 2]
+python tools/bench/latency.py [--models resnet20,...] [--seconds 20] [--threads 2]
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = []
-    print(f"{'model':14s}{'backend':13s}{'rival':17s}{'ours ms':>9s}{'rival ms':>10s}{'float ms':>10s}{'ours/rival':>12s}{'ours/float':>12s}")
+    head = (("model", -14), ("backend", -13), ("rival", -17), ("ours ms", 9), ("rival ms", 10), ("float ms", 10))
+    head = (*head, ("ours/rival", 12), ("ours/float", 12))
+    print("".join(name.rjust(width) if width > 0 else name.ljust(-width) for name, width in head))
     for name in options.models.split(","):
         for row in measure(name, seconds=options.seconds, threads=options.threads, samples=options.samples):
             rows.append(row)

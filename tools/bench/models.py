@@ -1,4 +1,4 @@
-"""Networks that the benchmarks run on: CIFAR-10 ResNets with public weights, mmcls classifiers with fitted batch norms."""
+"""Networks of the benchmarks: CIFAR-10 ResNets with public weights, mmcls classifiers with fitted batch norms."""
 
 from __future__ import annotations
 

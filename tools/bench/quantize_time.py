@@ -25,7 +25,6 @@ def ours(name: str, samples: int, folder: Path) -> float:
     import openvino  # noqa: F401  (imports are not quantization)
 
     import razordeploy.api  # noqa: F401
-    import razordeploy.backends.openvino.backend
     from razordeploy.backends.base import ExportJob
     from razordeploy.backends.onnx_passes.export import export_marked
     from razordeploy.backends.registry import find_backend
@@ -91,18 +90,29 @@ def main() -> None:
     runs: dict[str, list[dict[str, float]]] = {"ours": [], "nncf": []}
     for _ in range(options.rounds):
         for tool, found in runs.items():
-            command = [sys.executable, __file__, "--model", options.model, "--samples", str(options.samples), "--tool", tool]
+            command = [
+                sys.executable,
+                __file__,
+                "--model",
+                options.model,
+                "--samples",
+                str(options.samples),
+                "--tool",
+                tool,
+            ]
             output = subprocess.run(command, check=True, capture_output=True, text=True)
             found.append(json.loads(output.stdout.splitlines()[-1]))
-            print(f"{tool:5s} {found[-1]['seconds']:7.2f} s  peak {found[-1]['peak_bytes'] / 2**20:7.0f} MiB", output.stderr.strip().splitlines()[-1][:150] if tool == "ours" else "", flush=True)
+            print(
+                f"{tool:5s} {found[-1]['seconds']:7.2f} s  peak {found[-1]['peak_bytes'] / 2**20:7.0f} MiB",
+                output.stderr.strip().splitlines()[-1][:150] if tool == "ours" else "",
+                flush=True,
+            )
     median = {
         tool: {key: sorted(r[key] for r in found)[len(found) // 2] for key in ("seconds", "peak_bytes")}
         for tool, found in runs.items()
     }
-    print(
-        f"{options.model}, {options.samples} images: ours/nncf time {median['ours']['seconds'] / median['nncf']['seconds']:.2f}, "
-        f"peak memory {median['ours']['peak_bytes'] / median['nncf']['peak_bytes']:.2f}"
-    )
+    time_ratio, memory_ratio = (median["ours"][key] / median["nncf"][key] for key in ("seconds", "peak_bytes"))
+    print(f"{options.model}, {options.samples} images: ours/nncf time {time_ratio:.2f}, peak memory {memory_ratio:.2f}")
 
 
 if __name__ == "__main__":

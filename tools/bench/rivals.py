@@ -17,7 +17,11 @@ import torch
 def quiet() -> Iterator[None]:
     """Keep the rivals' progress bars and warnings out of the table."""
     logging.disable(logging.WARNING)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         try:
             yield
@@ -55,7 +59,13 @@ def nncf_openvino(module: torch.nn.Module, shape: Sequence[int], data: Sequence[
 
 def ort_static(module: torch.nn.Module, shape: Sequence[int], data: Sequence[np.ndarray], folder: Path) -> Path:
     """ONNX Runtime's quantize_static: QDQ, u8 activations, s8 weights, per channel; returns the .onnx."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quant_pre_process, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quant_pre_process,
+        quantize_static,
+    )
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:

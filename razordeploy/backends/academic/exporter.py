@@ -12,7 +12,6 @@ from torch import fx
 
 from razordeploy.backends.base import ExportJob
 from razordeploy.capture.graph import CapturedModel, attribute
-from razordeploy.errors import BackendError
 from razordeploy.quantization.plan import QParams, QuantPoint
 from razordeploy.quantization.simulate import simulate
 

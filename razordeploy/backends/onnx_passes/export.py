@@ -62,7 +62,9 @@ def export_marked(
              if n.op_type == "Identity" and n.outputs[0].name in edges}  # fmt: skip
     missing = set(edges.values()) - set(marks.values())
     if missing:
-        raise ModelError(f"the ONNX exporter lost {len(missing)} of {len(edges)} quantization points: {sorted(missing)[:3]}")
+        raise ModelError(
+            f"the ONNX exporter lost {len(missing)} of {len(edges)} quantization points: {sorted(missing)[:3]}"
+        )
     for node in program.model.graph:
         if str(node.outputs[0].name) in marks:
             node.domain, node.op_type = MARK
@@ -71,7 +73,18 @@ def export_marked(
     return MarkedModel(model=program.model, marks=marks)
 
 
-_MAIN = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "Sigmoid"}
+_MAIN = {
+    "Conv",
+    "ConvTranspose",
+    "Gemm",
+    "MatMul",
+    "Add",
+    "Mul",
+    "Concat",
+    "AveragePool",
+    "GlobalAveragePool",
+    "Sigmoid",
+}
 
 
 def _name_after_graph(model: ir.Model, names: Mapping[str, str]) -> None:
@@ -208,7 +221,7 @@ def _keep_lowerable_ops() -> Iterator[None]:
         lowerable = all(not isinstance(t, torch._ops.OpOverload) or registry.is_registered(t) for t in targets)
         return program if lowerable else original(program, registry)
 
-    _fx_passes.decompose_with_registry = decompose
+    _fx_passes.decompose_with_registry = decompose  # type: ignore[assignment]
     try:
         yield
     finally:

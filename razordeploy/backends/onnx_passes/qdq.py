@@ -24,9 +24,7 @@ def float_model(marked: MarkedModel) -> ir.Model:
     return _finish(model)
 
 
-def quantized_model(
-    marked: MarkedModel, plan: QuantPlan, params: Mapping[str, QParams]
-) -> ir.Model:
+def quantized_model(marked: MarkedModel, plan: QuantPlan, params: Mapping[str, QParams]) -> ir.Model:
     """Return a copy with a pair at every point of ``plan``: QuantizeLinear and DequantizeLinear for activations,
     an integer initializer and DequantizeLinear for weights and, where the plan says so, for biases.
 
@@ -113,7 +111,9 @@ class _Writer:
             self.grids[group] = (scale, zero)
         return self.grids[group]
 
-    def _append(self, op_type: str, name: str, inputs: list[ir.Value], dtype: ir.DataType, **attributes: int) -> ir.Value:
+    def _append(
+        self, op_type: str, name: str, inputs: list[ir.Value], dtype: ir.DataType, **attributes: int
+    ) -> ir.Value:
         node = ir.node(op_type, inputs, attributes=attributes or None, name=name)
         self.model.graph.append(node)
         out = node.outputs[0]
@@ -149,14 +149,13 @@ class _Writer:
 
     def quantize_bias(self, node: ir.Node) -> None:
         """Store the bias as int32 of scale ``input scale * weight scale``, zero point 0."""
-        if len(node.inputs) < 3 or node.inputs[2] is None or node.inputs[2].const_value is None:
-            return
-        activation, weight, bias = (self.scales.get(v) if v is not None else None for v in (*node.inputs[:2], None))
-        source = node.inputs[2]
-        if activation is None or weight is None or bias is not None:
+        source = node.inputs[2] if len(node.inputs) > 2 else None
+        floats = source.const_value if source is not None else None
+        activation, weight = (self.scales.get(v) if v is not None else None for v in node.inputs[:2])
+        if floats is None or activation is None or weight is None:
             return
         scale_np = (activation.scale.double() * weight.scale.double()).numpy().astype(np.float32)
-        values = source.const_value.numpy().astype(np.float64) / scale_np.astype(np.float64)
+        values = floats.numpy().astype(np.float64) / scale_np.astype(np.float64)
         limits = np.iinfo(np.int32)
         if np.abs(values).max(initial=0) > limits.max:
             return  # an integer bias would overflow: a float one is right, if slower

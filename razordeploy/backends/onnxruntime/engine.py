@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class ONNXRuntimeRunner:
         self.session = self._session(options)
         self.input_names = tuple(i.name for i in self.session.get_inputs())
 
-    def _options(self, threads: int) -> object:
+    def _options(self, threads: int) -> Any:
         options = self._ort.SessionOptions()
         options.log_severity_level = 3
         if threads:
@@ -45,7 +46,7 @@ class ONNXRuntimeRunner:
         options.inter_op_num_threads = 1
         return options
 
-    def _session(self, options: object) -> object:
+    def _session(self, options: Any) -> Any:
         try:
             return self._ort.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its error classes have no public base
@@ -54,7 +55,7 @@ class ONNXRuntimeRunner:
     def __call__(self, *inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
         """Run one batch of ``(N, ...)`` arrays; one output comes back bare, several as a tuple."""
         feeds = dict(zip(self.input_names, inputs, strict=True))
-        values = self.session.run(None, feeds)  # type: ignore[attr-defined]
+        values = self.session.run(None, feeds)
         return values[0] if len(values) == 1 else tuple(values)
 
     def runtime_ops(self) -> list[RuntimeOp]:
@@ -64,7 +65,7 @@ class ONNXRuntimeRunner:
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "optimized.onnx"
             options = self._options(1)
-            options.optimized_model_filepath = str(target)  # type: ignore[attr-defined]
+            options.optimized_model_filepath = str(target)
             self._session(options)
             graph = onnx.load(target).graph
         types = _element_types(graph)
@@ -75,28 +76,28 @@ class ONNXRuntimeRunner:
         ]
 
 
-def _element_types(graph: object) -> dict[str, str]:
+def _element_types(graph: Any) -> dict[str, str]:
     import onnx
 
     names = {onnx.TensorProto.UINT8: "u8", onnx.TensorProto.INT8: "i8", onnx.TensorProto.FLOAT: "f32"}
-    types = {i.name: names.get(i.data_type, "") for i in graph.initializer}  # type: ignore[attr-defined]
-    for node in graph.node:  # type: ignore[attr-defined]
+    types = {i.name: names.get(i.data_type, "") for i in graph.initializer}
+    for node in graph.node:
         if node.op_type == "QuantizeLinear":
             types[node.output[0]] = types.get(node.input[2], "u8") if len(node.input) > 2 else "u8"
     return types
 
 
-def _precision(node: object, types: dict[str, str]) -> str:
-    kind: str = node.op_type  # type: ignore[attr-defined]
-    inputs = [types.get(i, "") for i in node.input]  # type: ignore[attr-defined]
+def _precision(node: Any, types: dict[str, str]) -> str:
+    kind: str = node.op_type
+    inputs = [types.get(i, "") for i in node.input]
     if kind.startswith("QLinear") or kind in _INTEGER_KERNELS:
         computed = next((t for t in inputs if t in {"u8", "i8"}), "u8")
         if kind.startswith("QLinear") or (kind == "QGemm" and len(inputs) > _QGEMM_OUTPUT_SCALE):
-            for output in node.output:  # type: ignore[attr-defined]
+            for output in node.output:
                 types[output] = computed
         return computed
     if inputs and inputs[0] in {"u8", "i8"}:
-        for output in node.output:  # type: ignore[attr-defined]
+        for output in node.output:
             types[output] = inputs[0]  # max pooling, reshapes and the like work on the integers
         return inputs[0]
     return "f32"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,10 +74,10 @@ def load(folder: Path, files: Mapping[str, str], role: str, threads: int) -> Ope
     return OpenVINORunner(folder / files[role], threads)
 
 
-_CORE: list[object] = []
+_CORE: list[Any] = []
 
 
-def _core(ov: object) -> object:
+def _core(ov: Any) -> Any:
     if not _CORE:
-        _CORE.append(ov.Core())  # type: ignore[attr-defined]
+        _CORE.append(ov.Core())
     return _CORE[0]

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from razordeploy.backends.base import ExportJob
 from razordeploy.backends.onnx_passes.qdq import float_model, quantized_model
-from razordeploy.errors import BackendError
+from razordeploy.errors import BackendError, StorageError
 from razordeploy.lazy import require
 
 
@@ -34,7 +34,20 @@ def _save(model: ir.Model, job: ExportJob, stem: str) -> None:
             reason = str(error).strip().splitlines()[-1]
             raise BackendError(f"OpenVINO cannot read the exported graph: {reason}") from error
         _keep_names(converted, model)
-        ov.save_model(converted, job.out_dir / f"{stem}.xml", compress_to_fp16=False)
+        _write(ov, converted, job.out_dir / f"{stem}.xml")
+
+
+def _write(ov: Any, model: Any, target: Path) -> None:
+    try:
+        ov.save_model(model, target, compress_to_fp16=False)
+    except RuntimeError as error:
+        if "iostream" not in str(error):
+            raise
+        # All that OpenVINO says of a full disk, a quota or ulimit -f.
+        raise StorageError(
+            f"cannot write {target.with_suffix('.bin')}: the disk is full or the file too large",
+            hint="free some space or give a folder on another disk",
+        ) from error
 
 
 def _keep_names(converted: Any, model: ir.Model) -> None:

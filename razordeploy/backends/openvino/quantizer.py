@@ -17,7 +17,17 @@ from razordeploy.quantization.plan import QuantPlan
 _GROUPS, _DILATION = 6, 7
 """Positions among the arguments of a transposed convolution."""
 _NEVER_NEGATIVE = {"relu", "sigmoid", "hardsigmoid", "softmax"}
-_KEEPS_SIGN = {"max_pool", "avg_pool", "global_avg_pool", "reshape", "transpose", "slice", "pad", "upsample_nearest", "cat"}
+_KEEPS_SIGN = {
+    "max_pool",
+    "avg_pool",
+    "global_avg_pool",
+    "reshape",
+    "transpose",
+    "slice",
+    "pad",
+    "upsample_nearest",
+    "cat",
+}
 
 
 def plan(captured: CapturedModel, settings: Settings) -> QuantPlan:
@@ -58,5 +68,6 @@ def _never_negative(value: fx.Node) -> bool:
     """Then the zero point of its affine grid is 0, and all 256 levels are of use."""
     kind = kind_of(value)
     if kind == "relu6":
-        return len(value.args) > 1 and value.args[1] is not None and value.args[1] >= 0  # type: ignore[operator]
+        low = value.args[1] if len(value.args) > 1 else None
+        return isinstance(low, (int, float)) and low >= 0
     return kind in _NEVER_NEGATIVE

@@ -335,6 +335,7 @@ def test_a_missing_compiler_is_one_clear_error(tmp_path):
 def test_compiling_is_quiet_and_leaves_nothing_behind(tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+
     def left_behind():
         found = Path(default_cache_dir()).rglob("*")
         return {p for p in found if "precompiled_headers" not in str(p)}  # torch keeps two, once, in the system's /tmp

@@ -1,0 +1,22 @@
+"""What RAZORDEPLOY_REQUIRE names has to be there: its tests may not be skipped for want of it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from razordeploy.backends.registry import BUILT_IN, find_backend
+from razordeploy.errors import MissingDependency
+from razordeploy.lazy import available
+
+
+def pytest_configure() -> None:
+    for name in filter(None, os.environ.get("RAZORDEPLOY_REQUIRE", "").split(",")):
+        if name in BUILT_IN:
+            try:
+                find_backend(name)
+            except MissingDependency as missing:
+                raise pytest.UsageError(f"RAZORDEPLOY_REQUIRE names '{name}': {missing}") from None
+        elif not available(name):
+            raise pytest.UsageError(f"RAZORDEPLOY_REQUIRE names '{name}', which is not installed")
