@@ -69,7 +69,9 @@ def evaluate_paths(paths: Sequence[Path], *, recipe: str | None, overrides: Mapp
         simulated = evaluate(run, job.evaluation(), job.metric())
         found = evaluate(in_batches_of(size, Engine(artifact, threads=threads)), job.evaluation(), job.metric())
         metric = next(k for k in found if k != "samples")
-        gap = gaps({"float": float_metrics, "simulated": simulated, "engine": found}, metric)["float_to_engine"]
+        gap = gaps({"float": {**float_metrics}, "simulated": {**simulated}, "engine": {**found}}, metric)[
+            "float_to_engine"
+        ]
         held = gap is not None and gap <= job.recipe.deploy.max_drop
         if artifact.parent != model_digest(captured):
             print(

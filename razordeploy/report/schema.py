@@ -17,9 +17,9 @@ Number = float | None
 class Metrics(TypedDict, total=False):
     """Metric name to value (``top1`` in percent) at the three points where the model is measured."""
 
-    float: Mapping[str, Number]
-    simulated: Mapping[str, Number]
-    engine: Mapping[str, Number]
+    float: dict[str, Number]
+    simulated: dict[str, Number]
+    engine: dict[str, Number]
 
 
 class Gap(TypedDict, total=False):
