@@ -28,7 +28,7 @@ def _write_out(graph: fx.Graph, node: fx.Node) -> None:
     query, key, value = given["query"], given["key"], given["value"]
     mask = given.get("attn_mask")
     mask_value = mask.meta.get("val") if isinstance(mask, fx.Node) else None
-    if given.get("is_causal") or given.get("enable_gqa") or (mask_value is not None and mask_value.dtype == torch.bool):
+    if given.get("is_causal") or given.get("enable_gqa"):
         return
     assert isinstance(query, fx.Node) and isinstance(key, fx.Node) and isinstance(value, fx.Node)
     scale = given.get("scale") or 1 / math.sqrt(query.meta["val"].shape[-1])
@@ -44,7 +44,9 @@ def _write_out(graph: fx.Graph, node: fx.Node) -> None:
     with graph.inserting_before(node):
         scaled = call(_aten.mul.Tensor, query, scale)
         scores = call(_aten.matmul.default, scaled, call(_aten.transpose.int, key, -2, -1))
-        if mask is not None:
+        if mask_value is not None and mask_value.dtype == torch.bool:
+            scores = call(_aten.masked_fill.Scalar, scores, call(_aten.logical_not.default, mask), -math.inf)
+        elif mask is not None:
             scores = call(_aten.add.Tensor, scores, mask)
         result = call(_aten.matmul.default, call(_aten.softmax.int, scores, -1), value)
     node.replace_all_uses_with(result)

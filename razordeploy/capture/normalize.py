@@ -6,6 +6,7 @@ In place becomes functional, no-ops go, constants are computed, attention is wri
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -41,19 +42,19 @@ _CHECKS = {
 }
 _JOINS = {_aten.cat.default, _aten.concat.default}
 _RESHAPES = {_aten.view.default: _aten.reshape.default, _aten._unsafe_view.default: _aten.reshape.default}
-_VIEWS = (
-    "view", "reshape", "slice", "select", "transpose", "permute", "expand", "squeeze", "unsqueeze", "split", "chunk",
-    "narrow", "unbind", "flatten", "diagonal", "as_strided", "view_as", "t", "unflatten", "movedim", "swapaxes",
-)  # fmt: skip
+_DROPOUTS = {_aten.dropout.default, _aten.feature_dropout.default, _aten.alpha_dropout.default}
 
 
 def normalize(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """Return the normalised graph of ``program`` with its parameters and buffers attached."""
     graph_module = program.module()
     assert isinstance(graph_module, fx.GraphModule)
+    _drop_dropout(graph_module)
     if not _functionalize(graph_module):
         # A write through a view: only torch's own functionalization follows aliases.
-        graph_module = program.run_decompositions({}).module()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own deprecations
+            graph_module = program.run_decompositions({}).module()
         assert isinstance(graph_module, fx.GraphModule)
     for step in _PASSES:
         step(graph_module)
@@ -61,6 +62,14 @@ def normalize(program: torch.export.ExportedProgram) -> fx.GraphModule:
     graph_module.graph.lint()
     graph_module.recompile()
     return graph_module
+
+
+def _drop_dropout(graph_module: fx.GraphModule) -> None:
+    """In eval mode a dropout is its input, not a copy of it: what is written into one is written into the other."""
+    for node in list(graph_module.graph.nodes):
+        if node.target in _DROPOUTS and not node.args[2]:
+            node.replace_all_uses_with(node.args[0])
+            graph_module.graph.erase_node(node)
 
 
 def _functional_form(target: object) -> torch._ops.OpOverload | None:
@@ -79,13 +88,23 @@ def _functionalize(graph_module: fx.GraphModule) -> bool:
     """Replace in-place operators; False, with nothing changed, when one of them writes through an alias."""
     nodes = list(graph_module.graph.nodes)
     order = {node: i for i, node in enumerate(nodes)}
-    found = [(n, _functional_form(n.target)) for n in nodes if n.op == "call_function"]
-    in_place = [(n, form) for n, form in found if form is not None]
-    for node, _ in in_place:
+    in_place = [(n, form) for n in nodes if n.op == "call_function" and (form := _functional_form(n.target)) is not None]
+    if not in_place:
+        return True
+    writers = {node for node, _ in in_place}
+    roots = {}
+    for node in nodes:
+        aliased = node in writers or _is_alias(node)
+        roots[node] = roots[node.args[0]] if aliased and node.args[0] in roots else node
+    aliases = [n for n in nodes if roots[n] is not n and n not in writers]
+    for node in writers:
         written = node.args[0]
-        if not isinstance(written, fx.Node) or written.op in {"placeholder", "get_attr"} or _is_view(written):
+        while written in writers:
+            written = written.args[0]
+        if not isinstance(written, fx.Node) or written.op in {"placeholder", "get_attr"} or _is_alias(written):
             return False
-        if any(_is_view(user) and any(order[u] > order[node] for u in user.users) for user in written.users):
+        stale = (n for n in aliases if roots[n] is roots[node] and order[n] < order[node])
+        if any(order[user] > order[node] for alias in stale for user in alias.users):
             return False
     for node, form in in_place:
         written = node.args[0]
@@ -96,18 +115,32 @@ def _functionalize(graph_module: fx.GraphModule) -> bool:
     return True
 
 
-def _is_view(node: fx.Node) -> bool:
+def _is_alias(node: fx.Node) -> bool:
+    """Tell whether the result may share memory with the first argument."""
+    if node.op != "call_function" or not node.args:
+        return False
     if node.target is operator.getitem:
         return True
     if not isinstance(node.target, torch._ops.OpOverload):
         return False
-    return node.target._schema.name.partition("::")[2].rstrip("_") in _VIEWS
+    return any(r.alias_info is not None and not r.alias_info.is_write for r in node.target._schema.returns)
+
+
+def _drop_state(graph_module: fx.GraphModule) -> None:
+    """Forget what the model writes back into its inputs and buffers: an engine keeps nothing between two calls."""
+    for node in list(graph_module.graph.nodes):
+        if node.target is _aten.copy_.default and node.args[0].op in {"placeholder", "get_attr"}:
+            node.replace_all_uses_with(node.args[1])
+            graph_module.graph.erase_node(node)
 
 
 def _flatten_signature(graph_module: fx.GraphModule) -> None:
     """Take tensors and return tensors, whatever nest of dicts and lists the model's own signature has."""
     graph = graph_module.graph
     graph.set_codegen(fx.graph.CodeGen())
+    # torch's check of the arguments against the nest that the model itself takes.
+    graph_module._forward_pre_hooks.clear()
+    graph_module._forward_pre_hooks_with_kwargs.clear()
     for node in list(graph.nodes):
         if node.op == "placeholder" and not isinstance(node.meta.get("val"), torch.Tensor) and not node.users:
             graph.erase_node(node)
@@ -173,6 +206,7 @@ def _drop_unused(graph_module: fx.GraphModule) -> None:
 
 
 _PASSES: list[Callable[[fx.GraphModule], None]] = [
+    _drop_state,
     _flatten_signature,
     _drop_no_ops,
     _views_to_reshapes,

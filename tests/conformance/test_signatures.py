@@ -52,3 +52,17 @@ def test_outputs(tester, nest):
         .check_int8({"conv2d": 3})
         .run_and_compare()
     )
+
+
+class _Repeats(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = conv_bn(8, 8, act=nn.ReLU())
+
+    def forward(self, x):
+        y = self.a(x)
+        return y, y, x
+
+
+def test_an_output_twice_and_an_input_as_output(tester):
+    tester(_Repeats, IMAGE).check_points(openvino=(1, 1), onnxruntime=(2, 1)).check_int8({"conv2d": 1}).run_and_compare()

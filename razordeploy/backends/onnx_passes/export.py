@@ -49,11 +49,13 @@ def export_marked(
 ) -> MarkedModel:
     """Export the captured graph with a mark on every edge that one of ``plans`` quantizes.
 
+    Outputs are called ``output``, or ``output_0``, ``output_1`` ... where there are several, unless names are given.
+
     Raises:
         ModelError: an operator has no ONNX form; says which one and where it came from.
     """
     marked, edges = _mark(captured, plans)
-    program, retraced = _run(marked, captured, opset, input_names, output_names)
+    program, retraced = _run(marked, captured, opset, input_names)
     exported = program.exported_program
     assert exported is not None
     names = _trace_back(marked.graph, retraced.graph, exported.graph)
@@ -70,6 +72,7 @@ def export_marked(
             node.domain, node.op_type = MARK
     simplify(program.model)
     _name_after_graph(program.model, names)
+    marks = _name_outputs(program.model, marks, output_names)
     return MarkedModel(model=program.model, marks=marks)
 
 
@@ -101,6 +104,31 @@ def _name_after_graph(model: ir.Model, names: Mapping[str, str]) -> None:
             node.name = origin
         else:
             node.name = f"{origin or 'node'}.{node.op_type}.{i}"
+
+
+def _name_outputs(
+    model: ir.Model, marks: dict[str, tuple[str, str]], names: Sequence[str] | None
+) -> dict[str, tuple[str, str]]:
+    """Give each output its name, a value that is returned twice or is an input a copy; return the marks' new names."""
+    outputs = model.graph.outputs
+    names = names or ([f"output_{i}" for i in range(len(outputs))] if len(outputs) > 1 else ["output"])
+    for value in (v for node in model.graph for v in node.outputs):
+        if value.name in names:  # another value of that name inside the graph
+            marks = _renamed(value, f"{value.name}_value", marks)
+    for i, (value, name) in enumerate(zip(list(outputs), names, strict=True)):
+        if value.is_graph_input() or any(other is value for other in outputs[:i]):
+            copy = ir.node("Identity", [value], name=f"{name}.Identity")
+            copy.outputs[0].name, copy.outputs[0].shape, copy.outputs[0].type = name, value.shape, value.type
+            model.graph.append(copy)
+            outputs[i] = copy.outputs[0]
+        else:
+            marks = _renamed(value, name, marks)
+    return marks
+
+
+def _renamed(value: ir.Value, name: str, marks: dict[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    before, value.name = str(value.name), name
+    return {name if key == before else key: edge for key, edge in marks.items()}
 
 
 def _trace_back(captured: fx.Graph, retraced: fx.Graph, final: fx.Graph) -> dict[str, str]:
@@ -157,7 +185,6 @@ def _run(
     captured: CapturedModel,
     opset: int,
     input_names: Sequence[str] | None,
-    output_names: Sequence[str] | None,
 ) -> tuple[torch.onnx.ONNXProgram, torch.export.ExportedProgram]:
     try:
         with _quiet(), _keep_lowerable_ops(), torch.no_grad():
@@ -171,7 +198,6 @@ def _run(
                 verbose=False,
                 opset_version=opset,
                 input_names=input_names,
-                output_names=output_names,
                 custom_translation_table=_translations(),
             )
     except Exception as error:
