@@ -1,6 +1,6 @@
 """A small residual CNN on scikit-learn's digits: trains in seconds, no download, deploys to two engines.
 
-Float top-1 on the 355 held-out images: 98.59, 99.15, 99.44 (seeds 0, 1, 2).
+Float top-1 on the 355 held-out images, seeds 0, 1, 2 on one machine: 98.59, 99.15, 99.44.
 """
 
 model = dict(type="razordeploy.models.digits:resnet8", num_classes=10)

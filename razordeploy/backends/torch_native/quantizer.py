@@ -18,6 +18,8 @@ from razordeploy.quantization.plan import QuantPlan, QuantPoint
 
 _NO_HOST = "no convolution or linear layer right before it whose kernel could add"
 
+_ONE_CHANNEL = "oneDNN's packed int8 convolution gives wrong results on a single input channel"
+
 
 @cache
 def spec() -> BackendSpec:
@@ -46,11 +48,19 @@ def plan(captured: CapturedModel, settings: Settings) -> QuantPlan:
                 return replace(wanted, skip=_NO_HOST)
             hosts[node.name] = host
             return wanted
+        if _one_channel(node, kind):
+            return replace(wanted, skip=_ONE_CHANNEL)
         _check(node, wanted)
         return wanted
 
     placed = place(captured, spec(), checked)
     return replace(placed, points=tuple(_without_hosts(placed, hosts)))
+
+
+def _one_channel(node: fx.Node, kind: str) -> bool:
+    source = node.args[0]
+    shape = shape_of(source) if kind.startswith("conv") and isinstance(source, fx.Node) else None
+    return shape is not None and len(shape) > 1 and shape[1] == 1
 
 
 def _host(add: fx.Node, settings: Settings) -> fx.Node | None:
@@ -73,7 +83,9 @@ def _can_host(node: fx.Node, settings: Settings) -> bool:
     if kind is None or rule is None or rule.weight is None or len(node.users) != 1:
         return False
     weight = node.args[rule.weight]
-    return isinstance(weight, fx.Node) and weight.op == "get_attr" and settings(node, kind, rule).skip is None
+    if _one_channel(node, kind) or settings(node, kind, rule).skip is not None:
+        return False
+    return isinstance(weight, fx.Node) and weight.op == "get_attr"
 
 
 def _without_hosts(placed: QuantPlan, hosts: dict[str, fx.Node]) -> list[QuantPoint]:

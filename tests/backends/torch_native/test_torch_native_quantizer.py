@@ -82,3 +82,10 @@ def test_an_add_whose_convolution_the_recipe_skips_stays_float(yaml_settings):
 def test_a_grid_that_the_kernels_do_not_have_is_refused(changes, make_plan):
     with pytest.raises(RecipeError, match=r"torch_native quantizes .* asks for \d+ bits.*; the academic backend"):
         make_plan(Block(lambda x, y: x + y), (4, 4, 4), **changes)
+
+
+@pytest.mark.parametrize(("channels", "int8"), [(1, False), (2, True)])
+def test_a_convolution_on_one_channel_stays_float(channels, int8, make_plan):
+    # Measured: the packed kernel is off by half the output range there, and right from two channels on.
+    plan = make_plan(nn.Sequential(nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)), (channels, 8, 8))
+    assert [op.int8 for op in plan.ops if op.kind == "conv2d"] == [int8, True]
