@@ -88,11 +88,13 @@ def _functionalize(graph_module: fx.GraphModule) -> bool:
     """Replace in-place operators; False, with nothing changed, when one of them writes through an alias."""
     nodes = list(graph_module.graph.nodes)
     order = {node: i for i, node in enumerate(nodes)}
-    in_place = [(n, form) for n in nodes if n.op == "call_function" and (form := _functional_form(n.target)) is not None]
+    in_place = [
+        (n, form) for n in nodes if n.op == "call_function" and (form := _functional_form(n.target)) is not None
+    ]
     if not in_place:
         return True
     writers = {node for node, _ in in_place}
-    roots = {}
+    roots: dict[fx.Node, fx.Node] = {}
     for node in nodes:
         aliased = node in writers or _is_alias(node)
         roots[node] = roots[node.args[0]] if aliased and node.args[0] in roots else node

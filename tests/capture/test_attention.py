@@ -44,7 +44,9 @@ def test_against_the_definition_in_float64():
     q, k, v = inputs = _inputs()
     captured = _captured(inputs)
     scores = q.double() @ k.double().transpose(-1, -2) / math.sqrt(8)
-    torch.testing.assert_close(captured.graph_module(*inputs).double(), scores.softmax(-1) @ v.double(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        captured.graph_module(*inputs).double(), scores.softmax(-1) @ v.double(), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (2, 1, 5, 7)], ids=str)
@@ -61,7 +63,9 @@ def test_masks(shape, kind):
 
 def test_causal():
     inputs = _inputs()
-    torch.testing.assert_close(_captured(inputs, is_causal=True).graph_module(*inputs), _Attention(is_causal=True)(*inputs))
+    torch.testing.assert_close(
+        _captured(inputs, is_causal=True).graph_module(*inputs), _Attention(is_causal=True)(*inputs)
+    )
 
 
 def test_values_keep_their_shapes():

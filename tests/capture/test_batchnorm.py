@@ -47,7 +47,9 @@ def test_folds_into_what_is_before_it(case):
     x = torch.randn(shape)
     exact = copy.deepcopy(net).double()(x.double()).detach()
     with torch.no_grad():
-        torch.testing.assert_close(captured.graph_module(x).double(), exact, rtol=1e-5, atol=1e-5 * float(exact.abs().max()))
+        torch.testing.assert_close(
+            captured.graph_module(x).double(), exact, rtol=1e-5, atol=1e-5 * float(exact.abs().max())
+        )
 
 
 def test_folded_weight_is_rounded_once_from_float64():
@@ -93,7 +95,10 @@ class _SharedConvolution(nn.Module):
     ("make", "left"),
     [
         (lambda: nn.Sequential(_norm(nn.BatchNorm2d, 3)), ["mul", "add"]),
-        (lambda: nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), _norm(nn.BatchNorm2d, 3)), ["conv2d", "relu", "mul", "add"]),
+        (
+            lambda: nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), _norm(nn.BatchNorm2d, 3)),
+            ["conv2d", "relu", "mul", "add"],
+        ),
         (_TwoReaders, ["conv2d", "mul", "add", "add"]),
         (_SharedConvolution, ["conv2d", "conv2d"]),
     ],

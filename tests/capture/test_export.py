@@ -25,7 +25,9 @@ class _Net(nn.Module):
 
 def _line(text):
     """Line of this file on which ``text`` stands."""
-    return next(i for i, line in enumerate(Path(__file__).read_text().splitlines(), 1) if text in line and "_line(" not in line)
+    return next(
+        i for i, line in enumerate(Path(__file__).read_text().splitlines(), 1) if text in line and "_line(" not in line
+    )
 
 
 def _branch(net, x):
@@ -61,7 +63,9 @@ def test_a_size_from_data_is_refused_or_captured_right():
 
 
 def test_wrong_example_inputs_are_told_apart():
-    with pytest.raises(ModelError, match=r"does not run on the example inputs of shape \[\(2, 3, 6, 6\)\].*deploy.input_shapes"):
+    with pytest.raises(
+        ModelError, match=r"does not run on the example inputs of shape \[\(2, 3, 6, 6\)\].*deploy.input_shapes"
+    ):
         capture(nn.Conv2d(4, 4, 1), (torch.randn(2, 3, 6, 6),))
 
 

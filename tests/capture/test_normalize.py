@@ -165,7 +165,9 @@ def test_a_shared_weight_is_one_node_and_unused_parameters_are_forgotten():
     captured = capture(net, (torch.randn(2, 4, 3, 3),))
     convs = [n for n in captured.graph.nodes if n.target is _aten.conv2d.default]
     assert convs[1].args[1] is convs[2].args[1]
-    kept = {n for n, _ in captured.graph_module.named_parameters()} | {n for n, _ in captured.graph_module.named_buffers()}
+    kept = {n for n, _ in captured.graph_module.named_parameters()} | {
+        n for n, _ in captured.graph_module.named_buffers()
+    }
     assert len(kept) == 5  # folded weight and bias, the shared weight, two biases
 
 
@@ -197,7 +199,10 @@ def test_a_mean_over_the_image_keeps_its_axes(axes):
     assert conv(x).shape == (2, 4)
 
 
-@pytest.mark.parametrize(("rank", "size", "plain"), [(1, 1, "mean"), (2, 1, "mean"), (3, 1, "mean"), (2, 2, "avg_pool2d"), (2, 4, "adaptive_avg_pool2d")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rank", "size", "plain"),
+    [(1, 1, "mean"), (2, 1, "mean"), (3, 1, "mean"), (2, 2, "avg_pool2d"), (2, 4, "adaptive_avg_pool2d")],
+)
 def test_adaptive_pools_become_plain_ones(rank, size, plain):
     pool, x = getattr(nn, f"AdaptiveAvgPool{rank}d")(size), torch.randn(2, 4, *[6] * rank)
     captured = capture(pool, (x,))

@@ -65,4 +65,6 @@ class _Repeats(nn.Module):
 
 
 def test_an_output_twice_and_an_input_as_output(tester):
-    tester(_Repeats, IMAGE).check_points(openvino=(1, 1), onnxruntime=(2, 1)).check_int8({"conv2d": 1}).run_and_compare()
+    tester(_Repeats, IMAGE).check_points(openvino=(1, 1), onnxruntime=(2, 1)).check_int8(
+        {"conv2d": 1}
+    ).run_and_compare()

@@ -31,7 +31,9 @@ def test_no_overload_is_of_two_kinds():
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
-@pytest.mark.parametrize(("groups", "channels_out", "prefix"), [(1, 8, ""), (2, 8, ""), (4, 8, "depthwise_"), (4, 4, "depthwise_")])
+@pytest.mark.parametrize(
+    ("groups", "channels_out", "prefix"), [(1, 8, ""), (2, 8, ""), (4, 8, "depthwise_"), (4, 4, "depthwise_")]
+)
 def test_convolutions(rank, groups, channels_out, prefix):
     conv = getattr(nn, f"Conv{rank}d")(4, channels_out, 3, groups=groups)
     assert _kinds(conv, 2, 4, *[5] * rank) == [f"{prefix}conv{rank}d"]

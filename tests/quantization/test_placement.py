@@ -87,7 +87,9 @@ def test_an_activation_behind_a_value_with_two_readers_is_not_fused():
 
 
 def test_an_operation_that_needs_a_quantized_output_gets_it_behind_its_activation():
-    plan = _plan(lambda x, a, *_: F.relu(a(x)), {"conv2d": OpRule(inputs=(0,), weight=1, output=True)}, share_with_float=True)
+    plan = _plan(
+        lambda x, a, *_: F.relu(a(x)), {"conv2d": OpRule(inputs=(0,), weight=1, output=True)}, share_with_float=True
+    )
     assert _activations(plan) == {"x": ("conv2d",), "relu": ("output",)}
 
 
@@ -154,7 +156,10 @@ def test_a_request_climbs_to_where_the_grid_begins():
 
 def test_a_grid_is_written_again_where_the_backend_asks_and_shares_its_scale():
     plan = _plan(
-        lambda x, a, b, *_: b(F.max_pool2d(a(x), 2)), {"conv2d": _CONV}, same_grid=("max_pool",), requantize_same_grid=True
+        lambda x, a, b, *_: b(F.max_pool2d(a(x), 2)),
+        {"conv2d": _CONV},
+        same_grid=("max_pool",),
+        requantize_same_grid=True,
     )
     pair = [p for p in plan.points if p.node in {"conv2d", "max_pool2d"}]
     assert len({p.group for p in pair}) == 1
@@ -199,7 +204,9 @@ def test_a_module_that_the_recipe_skips_says_so():
 
 def test_a_weight_from_run_time_stays_float():
     plan = _plan(lambda x, a, *_: F.conv2d(a(x), a(x).mean((0, 2, 3)).reshape(1, 4, 1, 1)), {"conv2d": _CONV})
-    assert [op.reason for op in plan.ops if op.kind == "conv2d" and not op.int8] == ["its weight is computed at run time"]
+    assert [op.reason for op in plan.ops if op.kind == "conv2d" and not op.int8] == [
+        "its weight is computed at run time"
+    ]
 
 
 def test_a_shared_weight_is_one_point():

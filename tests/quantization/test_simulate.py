@@ -103,9 +103,7 @@ class _Product(nn.Module):
 def test_products_of_two_activations(same_grid):
     captured, plan, params, (a, b) = _quantized(_Product(), (2, 5, 64), (2, 7, 64), same_grid=same_grid)
     first, second = (params[p.group] for p in plan.points)
-    integers = (
-        (quantize(v, q).long() - q.zero_point).numpy() for v, q in ((a, first), (b, second))
-    )
+    integers = ((quantize(v, q).long() - q.zero_point).numpy() for v, q in ((a, first), (b, second)))
     x, y = integers
     want = np.einsum("nik,njk->nij", x, y) * float(first.scale.double() * second.scale.double())
     got = simulate(captured, plan, params)(a, b).double().numpy()

@@ -20,7 +20,12 @@ _SIGNED = TensorRule(signed=True, symmetric=True, per_channel=True)
 
 def _plan(captured, **options):
     spec = BackendSpec(
-        name="made_up", summary="", extra="none", ops={"conv2d": OpRule(inputs=(0,), weight=1)}, weight=_SIGNED, **options
+        name="made_up",
+        summary="",
+        extra="none",
+        ops={"conv2d": OpRule(inputs=(0,), weight=1)},
+        weight=_SIGNED,
+        **options,
     )
     return place(captured, spec, settings_for(spec, QuantizeConfig()))
 
@@ -114,7 +119,9 @@ def test_going_on_from_saved_statistics_is_one_run():
 
 def test_three_dimensional_models_are_calibrated():
     captured = capture(nn.Sequential(nn.Conv3d(2, 2, 1), nn.Flatten()), (torch.randn(2, 2, 3, 3, 3),))
-    spec = BackendSpec(name="made_up", summary="", extra="none", ops={"conv3d": OpRule(inputs=(0,), weight=1)}, weight=_SIGNED)
+    spec = BackendSpec(
+        name="made_up", summary="", extra="none", ops={"conv3d": OpRule(inputs=(0,), weight=1)}, weight=_SIGNED
+    )
     plan = place(captured, spec, settings_for(spec, QuantizeConfig()))
     assert resolve(captured, plan, collect(captured, [plan], [(torch.randn(2, 2, 3, 3, 3),)]))
 
