@@ -35,7 +35,7 @@ step "mypy" "$venv/bin/python" -m mypy
 
 say "pytest       running"
 start=$SECONDS
-if "$venv/bin/python" -m pytest -n 2 "$@" 2>&1 | tee "$output"; then
+if "$venv/bin/python" -m pytest -n 2 --dist loadfile "$@" 2>&1 | tee "$output"; then
     result=ok
 else
     result=FAILED

@@ -104,10 +104,14 @@ def test_a_built_loader_and_no_preprocessor(image_root: Path) -> None:
 def test_the_default_scope_is_put_back() -> None:
     from mmengine.registry import DefaultScope
 
-    before = DefaultScope.get_current_instance()
-    with registry_scope("mmcls"):
-        assert DefaultScope.get_current_instance().scope_name == "mmcls"
-    assert DefaultScope.get_current_instance() is before
+    def name() -> str | None:
+        current = DefaultScope.get_current_instance()
+        return None if current is None else current.scope_name
+
+    with DefaultScope.overwrite_default_scope("mmengine"):
+        with registry_scope("mmcls"):
+            assert name() == "mmcls"
+        assert name() == "mmengine"
 
 
 def test_an_unreadable_image_is_named(image_root: Path) -> None:
