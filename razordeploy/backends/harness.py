@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -95,6 +96,8 @@ def interleaved_latency(
 ) -> dict[str, Latency]:
     """Time several models in turns on the same inputs, so that a slow moment of the machine hits all of them.
 
+    The order is drawn anew in every round: a model that always ran behind a large one would find its caches emptied.
+
     Args:
         runners: name -> model.
         inputs: one batch, ``(N, ...)`` arrays in input order.
@@ -105,9 +108,12 @@ def interleaved_latency(
         for _ in range(3):
             runner(*inputs)
     samples: dict[str, list[float]] = {name: [] for name in runners}
+    shuffle = random.Random(0).shuffle
+    order = list(runners.items())
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(next(iter(samples.values()))) < min_calls:
-        for name, runner in runners.items():
+        shuffle(order)
+        for name, runner in order:
             start = time.perf_counter_ns()
             runner(*inputs)
             samples[name].append((time.perf_counter_ns() - start) / 1e6)
