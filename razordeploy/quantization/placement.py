@@ -196,7 +196,7 @@ class _Placement:
             return sources
         in_place = [s for s in sources if s in chosen and self.rules[s].weight is not None and len(s.users) == 1]
         if in_place:
-            sources.remove(min(in_place, key=self.nodes.index))
+            sources.remove(max(in_place, key=self.nodes.index))
         return sources
 
     # Which values ----------------------------------------------------------------------------------------------

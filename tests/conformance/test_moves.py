@@ -36,7 +36,9 @@ class _Split(nn.Module):
         return self.head(torch.cat([self.b(left), self.c(right)], 1))
 
 
-@pytest.mark.parametrize("op", [nn.Upsample(scale_factor=2), nn.Identity(), nn.Dropout(0.5)], ids=str)
+@pytest.mark.parametrize(
+    "op", [nn.Upsample(scale_factor=2), nn.ChannelShuffle(2), nn.Identity(), nn.Dropout(0.5)], ids=str
+)
 def test_moves(tester, op):
     pairs = (3, 2) if isinstance(op, (nn.Identity, nn.Dropout)) else (4, 2)
     (
@@ -44,17 +46,6 @@ def test_moves(tester, op):
         .check_points(openvino=(2, 2), onnxruntime=pairs)
         .check_int8({"conv2d": 2})
         .check_float_kernels(openvino=set(), onnxruntime=set())
-        .run_and_compare()
-    )
-
-
-def test_channel_shuffle(tester):
-    """ONNX Runtime's reshape in float is one of integers: the shape, where the batch is dynamic."""
-    (
-        tester(lambda: _between(nn.ChannelShuffle(2)), IMAGE, batches=(1,))
-        .check_points(openvino=(2, 2), onnxruntime=(4, 2))
-        .check_int8({"conv2d": 2})
-        .check_float_kernels(openvino=set(), onnxruntime={"Reshape"})
         .run_and_compare()
     )
 
