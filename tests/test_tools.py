@@ -100,7 +100,7 @@ def test_test_script_runs_every_check(checkout, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     ran = [line.split()[1] for line in _calls(tmp_path)]
     assert ran == ["pip", "ruff", "ruff", "mypy", "pytest"]
-    assert _calls(tmp_path)[-1] == "-m pytest -n 2 -k layering"
+    assert _calls(tmp_path)[-1] == "-m pytest -n 2 --dist loadfile -k layering"
     assert done.stdout.splitlines()[-1] == "=== 3 passed, 1 skipped in 0.01s ==="
 
 

@@ -10,5 +10,6 @@ checkpoint = "{{$RAZORDEPLOY_DATA:../shared/data}}/checkpoints/resnet56-4bfd9763
 key_mapping = {r"^module\.": ""}
 
 calibration = dict(num_samples=512)
-quantize = dict()
+# A range that minimises the squared error: 56 layers of plain min-max lose 0.2 points.
+quantize = dict(global_qconfig=dict(a_observer=dict(type="MSEObserver")))
 deploy = dict(backends=["openvino", "onnxruntime"], input_shapes=[(3, 32, 32)], max_drop=1.0)
