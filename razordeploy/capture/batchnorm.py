@@ -9,9 +9,10 @@ from razordeploy.capture.graph import attribute
 
 _aten = torch.ops.aten
 
-_WEIGHT_AXIS = {
+WEIGHT_AXIS = {
     _aten.conv1d.default: 0,
     _aten.conv2d.default: 0,
+    _aten.conv2d.padding: 0,
     _aten.conv3d.default: 0,
     _aten.linear.default: 0,
     _aten.conv_transpose1d.default: 1,
@@ -72,30 +73,43 @@ def _affine(graph_module: fx.GraphModule, node: fx.Node) -> tuple[torch.Tensor, 
 def _fold_into(
     graph_module: fx.GraphModule, conv: fx.Node, bn: fx.Node, scale: torch.Tensor, shift: torch.Tensor
 ) -> bool:
-    axis = _WEIGHT_AXIS.get(conv.target)  # type: ignore[call-overload]
-    if axis is None or len(conv.users) != 1:
+    if conv.target not in WEIGHT_AXIS or len(conv.users) != 1:
         return False
     if conv.target is _aten.linear.default and len(bn.meta["val"].shape) != 2:
         return False  # the batch norm's channel axis is not the linear layer's
-    weight = _constant(graph_module, conv.args[1])
-    bias_node = conv.args[2] if len(conv.args) > 2 else None
+    if not fold_affine(graph_module, conv, scale, shift):
+        return False
+    bn.replace_all_uses_with(conv)
+    graph_module.graph.erase_node(bn)
+    return True
+
+
+def fold_affine(graph_module: fx.GraphModule, layer: fx.Node, scale: torch.Tensor, shift: torch.Tensor) -> bool:
+    """Make ``layer`` compute ``layer(x) * scale + shift``; False when its weight or bias is not a constant.
+
+    Args:
+        graph_module: the graph that ``layer`` belongs to.
+        layer: a convolution, transposed convolution or linear layer.
+        scale: float64 ``(C,)`` over the output channels.
+        shift: float64 ``(C,)``.
+    """
+    axis = WEIGHT_AXIS[layer.target]  # type: ignore[index]
+    weight = _constant(graph_module, layer.args[1])
+    bias_node = layer.args[2] if len(layer.args) > 2 else None
     bias = _constant(graph_module, bias_node)
     if weight is None or (bias_node is not None and bias is None):
         return False
     groups = 1
     if axis == 1:
         position = _GROUPS_ARGUMENT[axis]
-        groups = int(conv.args[position]) if len(conv.args) > position else 1  # type: ignore[arg-type]
+        groups = int(layer.args[position]) if len(layer.args) > position else 1  # type: ignore[arg-type]
     new_weight = _scale_weight(weight.double(), scale, axis, groups).to(weight.dtype)
     new_bias = (shift if bias is None else bias.double() * scale + shift).to(weight.dtype)
-    graph = graph_module.graph
-    path = str(conv.args[1].target)  # type: ignore[union-attr]
-    with graph.inserting_before(conv):
-        weight_node = _new_buffer(graph_module, f"_folded_{conv.name}_weight", new_weight, path)
-        bias_arg = _new_buffer(graph_module, f"_folded_{conv.name}_bias", new_bias, path)
-    conv.args = (conv.args[0], weight_node, bias_arg, *conv.args[3:])
-    bn.replace_all_uses_with(conv)
-    graph.erase_node(bn)
+    path = str(layer.args[1].meta.get("origin", layer.args[1].target))  # type: ignore[union-attr]
+    with graph_module.graph.inserting_before(layer):
+        weight_node = _new_buffer(graph_module, f"_folded_{layer.name}_weight", new_weight, path)
+        bias_arg = _new_buffer(graph_module, f"_folded_{layer.name}_bias", new_bias, path)
+    layer.args = (layer.args[0], weight_node, bias_arg, *layer.args[3:])
     return True
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import fx
 
+from razordeploy.capture.activations import recognise_activations
+from razordeploy.capture.affine import fold_constant_affine
 from razordeploy.capture.attention import write_out_attention
 from razordeploy.capture.batchnorm import fold_batchnorm
 from razordeploy.capture.constants import fold_constants
@@ -42,6 +44,7 @@ _CHECKS = {
 }
 _JOINS = {_aten.cat.default, _aten.concat.default}
 _RESHAPES = {_aten.view.default: _aten.reshape.default, _aten._unsafe_view.default: _aten.reshape.default}
+_RESHAPES_AS = {_aten.reshape_as.default, _aten.view_as.default}
 _DROPOUTS = {_aten.dropout.default, _aten.feature_dropout.default, _aten.alpha_dropout.default}
 
 
@@ -170,10 +173,18 @@ def _drop_no_ops(graph_module: fx.GraphModule) -> None:
 
 
 def _views_to_reshapes(graph_module: fx.GraphModule) -> None:
-    """A view asks for one memory layout; a reshape works on channels-last tensors too."""
+    """A view asks for one memory layout; a reshape works on channels-last tensors too.
+
+    A reshape to another value's shape gets the sizes themselves where at most one is unknown: it no longer reads
+    that value.
+    """
     for node in graph_module.graph.nodes:
         if node.target in _RESHAPES:
             node.target = _RESHAPES[node.target]
+        elif node.target in _RESHAPES_AS:
+            sizes = [int(d) if isinstance(d, int) else -1 for d in node.meta["val"].shape]
+            if sizes.count(-1) <= 1 and 0 not in sizes:
+                node.target, node.args = _aten.reshape.default, (node.args[0], sizes)
 
 
 def _one_node_per_attribute(graph_module: fx.GraphModule) -> None:
@@ -214,9 +225,11 @@ _PASSES: list[Callable[[fx.GraphModule], None]] = [
     _views_to_reshapes,
     _one_node_per_attribute,
     fold_constants,
+    recognise_activations,
     write_out_attention,
     plain_pooling,
     products_to_linear,
     fold_batchnorm,
+    fold_constant_affine,
     _drop_unused,
 ]

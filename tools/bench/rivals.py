@@ -30,17 +30,23 @@ def quiet() -> Iterator[None]:
 
 
 def export_onnx(module: torch.nn.Module, shape: Sequence[int], path: Path) -> Path:
-    """Float ONNX with a dynamic batch, by torch's own exporter."""
-    with quiet():
-        torch.onnx.export(
-            module,
-            (torch.randn(2, *shape),),
-            str(path),
-            input_names=["x"],
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            external_data=False,
-        )
+    """Float ONNX by torch's own exporter; its batch is dynamic where the model's code allows it, else 2."""
+    for shapes in (({0: torch.export.Dim("batch")},), None):
+        try:
+            with quiet():
+                torch.onnx.export(
+                    module,
+                    (torch.randn(2, *shape),),
+                    str(path),
+                    input_names=["x"],
+                    dynamo=True,
+                    dynamic_shapes=shapes,
+                    external_data=False,
+                )
+            break
+        except torch.onnx.errors.OnnxExporterError:
+            if shapes is None:
+                raise
     return path
 
 

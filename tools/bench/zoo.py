@@ -1,10 +1,14 @@
 """Every model family of mmcls 1.0.0rc6, smallest config each: from the bare module to int8 engines.
 
     python tools/bench/zoo.py [--families resnet,swin] [--backend openvino,onnxruntime] [--limit-s 240] [--json F]
+                              [--rivals DIR]
 
-Weights are random, batch-norm statistics are fitted to the data. One row per family and backend: cosine of the int8
-outputs to the float model's, int8 operations out of those planned, int8 latency over float latency of the same engine
-(interleaved, batch 1), and the seconds that quantization took.
+Weights are random (one seed), batch-norm statistics are fitted to the data. One row per family and backend: cosine of
+the int8 outputs to the float model's, int8 operations out of those planned, int8 latency over float latency of the
+same engine (interleaved, batch 1), and the seconds that quantization took.
+
+With ``--rivals`` the same module goes through NNCF (OpenVINO) and quantize_static (ONNX Runtime): their cosine, and
+the latency ratio ours/theirs, measured in the same interleaved run. Their models are kept in DIR and used again.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +109,7 @@ def build(family: str) -> tuple[torch.nn.Module, torch.Tensor]:
     return built.module.eval(), images
 
 
-def run(family: str, backends: list[str], samples: int) -> list[dict[str, Any]]:
+def run(family: str, backends: list[str], samples: int, rivals: Path | None) -> list[dict[str, Any]]:
     """Quantize one family for all backends, in this process."""
     import razordeploy as rd
     from razordeploy.backends.harness import interleaved_latency
@@ -117,33 +122,86 @@ def run(family: str, backends: list[str], samples: int) -> list[dict[str, Any]]:
         made = rd.ptq(module, batches, example_inputs=(images[:2],), backend=backends, out_dir=folder)
         seconds = time.perf_counter() - start
         with torch.no_grad():
-            expected = module(images[:8])
-        expected = (expected[-1] if isinstance(expected, tuple) else expected).numpy().ravel().astype(np.float64)
+            expected = flat(module(images[:8]))
         for name in backends:
             engine, twin = rd.Engine(made[name], threads=2), rd.Engine(made[name], "float", 2)
+            runners = {"int8": engine.runner, "float": twin.runner}
+            if rivals is not None:
+                runners["rival"] = RIVALS[name](family, module, batches, rivals)
             fixed = engine.inputs[0].shape[0]
             parts = images[:8].split(fixed or 8)
-            outputs = [engine(p.numpy()) for p in parts]
-            found = np.concatenate([o[-1] if isinstance(o, tuple) else o for o in outputs]).ravel().astype(np.float64)
-            cosine = float(found @ expected / (np.linalg.norm(found) * np.linalg.norm(expected)))
+            cosines = {
+                k: cosine(np.concatenate([flat(r(p.numpy())) for p in parts]), expected, k) for k, r in runners.items()
+            }
             batch = [images[: fixed or 1].numpy()]
-            times = interleaved_latency({"int8": engine.runner, "float": twin.runner}, batch, seconds=3)
+            times = interleaved_latency(runners, batch, seconds=1.5 * len(runners))
             coverage = engine.coverage()
+            reasons = Counter((f.op, f.reason) for f in coverage.float_ops)
             rows.append(
                 {
                     "family": family,
                     "backend": name,
-                    "cosine": cosine,
+                    "cosine": cosines["int8"],
                     "int8": coverage.int8,
                     "planned": coverage.planned,
                     "int8/float": times["int8"].p50_ms / times["float"].p50_ms,
                     "int8_ms": times["int8"].p50_ms,
                     "seconds": seconds,
                     "dynamic": fixed is None,
-                    "not_int8": [f"{f.op}: {f.reason}" for f in coverage.float_ops if f.reason.startswith("planned")],
+                    "float": [f"{op}: {reason} x{n}" for (op, reason), n in reasons.most_common()],
                 }
             )
+            if rivals is not None:
+                rows[-1] |= {
+                    "rival_cosine": cosines["rival"],
+                    "rival_ms": times["rival"].p50_ms,
+                    "ours/rival": times["int8"].p50_ms / times["rival"].p50_ms,
+                }
     return rows
+
+
+def flat(outputs: Any) -> np.ndarray:
+    """The last output (the classifier's) as one row of float64."""
+    last = outputs[-1] if isinstance(outputs, tuple) else outputs
+    return np.asarray(last).ravel().astype(np.float64)
+
+
+def cosine(found: np.ndarray, expected: np.ndarray, name: str) -> float:
+    """Cosine of two vectors of one length."""
+    if found.shape != expected.shape:
+        raise ValueError(f"{name} gives {found.shape} values, expected {expected.shape}")
+    return float(found @ expected / (np.linalg.norm(found) * np.linalg.norm(expected)))
+
+
+def nncf_runner(family: str, module: torch.nn.Module, batches: list[torch.Tensor], folder: Path) -> Any:
+    """NNCF's model of this family under OpenVINO, made once."""
+    from rivals import nncf_openvino
+
+    from razordeploy.backends.openvino.engine import OpenVINORunner
+
+    own = folder / family
+    own.mkdir(parents=True, exist_ok=True)
+    if not (own / "nncf.xml").exists():
+        data = [x[:2].numpy() for x in batches for x in x.split(2)]
+        nncf_openvino(module, tuple(batches[0].shape[1:]), data, own)
+    return OpenVINORunner(own / "nncf.xml", 2)
+
+
+def ort_runner(family: str, module: torch.nn.Module, batches: list[torch.Tensor], folder: Path) -> Any:
+    """quantize_static's model of this family under ONNX Runtime, made once."""
+    from rivals import ort_static
+
+    from razordeploy.backends.onnxruntime.engine import ONNXRuntimeRunner
+
+    own = folder / family
+    own.mkdir(parents=True, exist_ok=True)
+    if not (own / "ort.onnx").exists():
+        data = [x[:2].numpy() for x in batches for x in x.split(2)]
+        ort_static(module, tuple(batches[0].shape[1:]), data, own)
+    return ONNXRuntimeRunner(own / "ort.onnx", 2)
+
+
+RIVALS = {"openvino": nncf_runner, "onnxruntime": ort_runner}
 
 
 def main() -> None:
@@ -153,16 +211,18 @@ def main() -> None:
     parser.add_argument("--backend", default="openvino,onnxruntime")
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--limit-s", type=int, default=240)
+    parser.add_argument("--rivals", type=Path, help="compare with NNCF and quantize_static; keep their models here")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(run(options.child, options.backend.split(","), options.samples)))
+        print(json.dumps(run(options.child, options.backend.split(","), options.samples, options.rivals)))
         return
     rows: list[dict[str, Any]] = []
     print(f"{'family':20s}{'backend':13s}{'cosine':>8s}{'int8 ops':>12s}{'int8/float':>12s}{'quantize s':>12s}  batch")
     for family in options.families.split(","):
         command = [sys.executable, __file__, "--child", family, "--backend", options.backend]
+        command += ["--rivals", str(options.rivals)] if options.rivals else []
         try:
             done = subprocess.run(
                 [*command, "--samples", str(options.samples)],
@@ -182,7 +242,11 @@ def main() -> None:
                 rows.append(row)
                 ops = f"{row['int8']}/{row['planned']}"
                 numbers = f"{row['cosine']:8.4f}{ops:>12s}{row['int8/float']:12.2f}{row['seconds']:12.1f}"
-                print(f"{family:20s}{row['backend']:13s}{numbers}  {'any' if row['dynamic'] else 'fixed'}", flush=True)
+                batch = "any" if row["dynamic"] else "fixed"
+                rival = (
+                    f"  rival {row['rival_cosine']:.4f} ours/rival {row['ours/rival']:.3f}" if options.rivals else ""
+                )
+                print(f"{family:20s}{row['backend']:13s}{numbers}  {batch}{rival}", flush=True)
         if options.json:
             options.json.write_text(json.dumps(rows, indent=1))
 
