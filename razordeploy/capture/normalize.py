@@ -44,7 +44,7 @@ _CHECKS = {
 }
 _JOINS = {_aten.cat.default, _aten.concat.default}
 _RESHAPES = {_aten.view.default: _aten.reshape.default, _aten._unsafe_view.default: _aten.reshape.default}
-_RESHAPES_AS = {_aten.reshape_as.default, _aten.view_as.default}
+_BY_RESULT = {_aten.reshape_as.default, _aten.view_as.default, _aten.squeeze.default}
 _DROPOUTS = {_aten.dropout.default, _aten.feature_dropout.default, _aten.alpha_dropout.default}
 
 
@@ -175,13 +175,13 @@ def _drop_no_ops(graph_module: fx.GraphModule) -> None:
 def _views_to_reshapes(graph_module: fx.GraphModule) -> None:
     """A view asks for one memory layout; a reshape works on channels-last tensors too.
 
-    A reshape to another value's shape gets the sizes themselves where at most one is unknown: it no longer reads
-    that value.
+    A reshape to another value's shape, and a squeeze of whatever axes have size 1, get the sizes that the capture saw
+    where at most one is unknown: they no longer read another value, and no engine squeezes a batch of one away.
     """
     for node in graph_module.graph.nodes:
         if node.target in _RESHAPES:
             node.target = _RESHAPES[node.target]
-        elif node.target in _RESHAPES_AS:
+        elif node.target in _BY_RESULT:
             sizes = [int(d) if isinstance(d, int) else -1 for d in node.meta["val"].shape]
             if sizes.count(-1) <= 1 and 0 not in sizes:
                 node.target, node.args = _aten.reshape.default, (node.args[0], sizes)

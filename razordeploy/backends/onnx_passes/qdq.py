@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -24,7 +24,12 @@ def float_model(marked: MarkedModel) -> ir.Model:
     return _finish(model)
 
 
-def quantized_model(marked: MarkedModel, plan: QuantPlan, params: Mapping[str, QParams]) -> ir.Model:
+def quantized_model(
+    marked: MarkedModel,
+    plan: QuantPlan,
+    params: Mapping[str, QParams],
+    rewrite: Callable[[ir.Model], None] | None = None,
+) -> ir.Model:
     """Return a copy with a pair at every point of ``plan``: QuantizeLinear and DequantizeLinear for activations,
     an integer initializer and DequantizeLinear for weights and, where the plan says so, for biases.
 
@@ -32,6 +37,7 @@ def quantized_model(marked: MarkedModel, plan: QuantPlan, params: Mapping[str, Q
         marked: the float model with marks.
         plan: one backend's plan; its edges are among the marks.
         params: scale and zero point of each group.
+        rewrite: the backend's own changes of the graph with pairs, made before biases become integers.
     """  # noqa: D205
     model = marked.model.clone()
     writer = _Writer(model, params)
@@ -43,6 +49,8 @@ def quantized_model(marked: MarkedModel, plan: QuantPlan, params: Mapping[str, Q
         if point is not None:
             writer.replace(node, point)
         _bypass(model, node)
+    if rewrite is not None:
+        rewrite(model)
     if plan.bias == "int32":
         for node in list(model.graph):
             if node.op_type in {"Conv", "Gemm"}:
@@ -77,6 +85,15 @@ def _finish(model: ir.Model) -> ir.Model:
     return model
 
 
+def _scale(value: ir.Value | None) -> np.ndarray | None:
+    """Scale in float64 of a value that a DequantizeLinear gives; None for any other."""
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type != "DequantizeLinear" or node.inputs[1] is None:
+        return None
+    tensor = node.inputs[1].const_value
+    return None if tensor is None else tensor.numpy().astype(np.float64)
+
+
 class _Writer:
     """Adds pairs to one model; a point's pair is written once and shared by its consumers."""
 
@@ -84,7 +101,6 @@ class _Writer:
         self.model, self.params = model, params
         self.pairs: dict[QuantPoint, ir.Value] = {}
         self.grids: dict[str, tuple[ir.Value, ir.Value]] = {}
-        self.scales: dict[ir.Value, QParams] = {}
 
     def replace(self, mark: ir.Node, point: QuantPoint) -> None:
         source = mark.inputs[0]
@@ -93,7 +109,6 @@ class _Writer:
         if result is None:
             write = self._weight if point.kind == "weight" else self._activation
             result = self.pairs[point] = write(source, point)
-            self.scales[result] = self.params[point.group]
         mark.replace_input_with(0, result)
 
     def _constant(self, name: str, value: np.ndarray) -> ir.Value:
@@ -151,10 +166,10 @@ class _Writer:
         """Store the bias as int32 of scale ``input scale * weight scale``, zero point 0."""
         source = node.inputs[2] if len(node.inputs) > 2 else None
         floats = source.const_value if source is not None else None
-        activation, weight = (self.scales.get(v) if v is not None else None for v in node.inputs[:2])
+        activation, weight = (_scale(v) for v in node.inputs[:2])
         if floats is None or activation is None or weight is None:
             return
-        scale_np = (activation.scale.double() * weight.scale.double()).numpy().astype(np.float32)
+        scale_np = (activation * weight).astype(np.float32)
         values = floats.numpy().astype(np.float64) / scale_np.astype(np.float64)
         limits = np.iinfo(np.int32)
         if np.abs(values).max(initial=0) > limits.max:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from razordeploy.backends.base import RuntimeOp
 from razordeploy.errors import BackendError
 from razordeploy.lazy import require
 
+_LAYERS = {"Convolution", "FullyConnected", "MatMul"}
+_BIAS = re.compile(r"(.+)\.Add\.\d+$")
+"""Name under which the exporter writes the bias of a layer; OpenVINO may keep it instead of the layer's own."""
 _NOT_COMPUTE = {"Input", "Output", "Const", "Constant", "Parameter", "Result", "Reorder"}
 
 
@@ -58,12 +62,16 @@ class OpenVINORunner:
                 continue
             precision = str(info["runtimePrecision"].astype(str)) if "runtimePrecision" in info else ""
             origins = str(info["originalLayersNames"].astype(str)) if "originalLayersNames" in info else ""
+            names = [o for o in origins.split(",") if o]
+            bias = _BIAS.match(node.get_friendly_name())
+            if kind in _LAYERS and bias is not None:
+                names.append(bias[1])
             ops.append(
                 RuntimeOp(
                     name=node.get_friendly_name(),
                     type=kind,
                     precision=precision.lower(),
-                    origins=tuple(o for o in origins.split(",") if o),
+                    origins=tuple(names),
                 )
             )
         return ops
