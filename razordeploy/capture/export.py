@@ -88,7 +88,8 @@ def capture(
 def _check_runs(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Run the model once, so that an ordinary mistake is told apart from a capture failure."""
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the model's own; a user who made them errors did not mean this run
             model(*args, **kwargs)
     except Exception as error:
         shapes = [tuple(x.shape) for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]

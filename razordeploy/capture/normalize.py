@@ -18,6 +18,7 @@ from razordeploy.capture.attention import write_out_attention
 from razordeploy.capture.batchnorm import fold_batchnorm
 from razordeploy.capture.constants import fold_constants
 from razordeploy.capture.linear import products_to_linear
+from razordeploy.capture.padding import plain_padding
 from razordeploy.capture.pooling import plain_pooling
 
 _aten = torch.ops.aten
@@ -228,6 +229,7 @@ _PASSES: list[Callable[[fx.GraphModule], None]] = [
     recognise_activations,
     write_out_attention,
     plain_pooling,
+    plain_padding,
     products_to_linear,
     fold_batchnorm,
     fold_constant_affine,

@@ -146,8 +146,10 @@ def _trace_back(captured: fx.Graph, retraced: fx.Graph, final: fx.Graph) -> dict
         for i in range(block.size)
     }
     names = {}
+    as_traced = [n.name for n in final.nodes] == [n.name for n in retraced.nodes]
     for node in final.nodes:
-        sources = [node.name, *(source.name for source in node.meta.get("from_node", ()))]
+        # A decomposed graph numbers its nodes anew: the same name may stand for another node there.
+        sources = [node.name] if as_traced else [source.name for source in node.meta.get("from_node", ())]
         found = next((aligned[s] for s in sources if s in aligned), None)
         if found is not None:
             names[node.name] = found

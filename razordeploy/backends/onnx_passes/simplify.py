@@ -67,6 +67,53 @@ def _constant_shapes(model: ir.Model) -> None:
         node.replace_input_with(1, constant)
 
 
+def _pad_in_convolution(model: ir.Model) -> None:
+    """Give a convolution the zero padding that stands before it: no kernel pads in int8 for free but the convolution's.
+
+    Models ported from TensorFlow pad on one side only, which the captured graph's convolutions cannot.
+    """
+    for node in model.graph:
+        if node.op_type != "Pad" or len(list(node.outputs[0].uses())) != 1 or node.outputs[0].is_graph_output():
+            continue
+        use = next(iter(node.outputs[0].uses()))
+        mark = use.node if (use.node.domain, use.node.op_type) == MARK else None
+        if mark is not None:
+            uses = list(mark.outputs[0].uses())
+            use = uses[0] if len(uses) == 1 else use
+        conv, pads = use.node, _image_pads(node)
+        if conv.op_type != "Conv" or use.idx != 0 or pads is None:
+            continue
+        before = conv.attributes.get_ints("pads", [0] * len(pads))
+        auto = conv.attributes.get_string("auto_pad", "NOTSET")
+        if auto not in {"NOTSET", "VALID"}:
+            continue
+        conv.attributes["pads"] = ir.AttrInt64s("pads", [a + b for a, b in zip(before, pads, strict=True)])
+        conv.attributes.pop("auto_pad", None)
+        first = mark or conv
+        first.replace_input_with(0, node.inputs[0])
+        if mark is not None and node.inputs[0] is not None:
+            mark.outputs[0].shape = node.inputs[0].shape
+
+
+def _image_pads(node: ir.Node) -> list[int] | None:
+    """``[begin..., end...]`` over the image axes of a zero Pad; None for any other padding."""
+    rank = len(node.outputs[0].shape) if node.outputs[0].shape is not None else 0
+    sizes = ir.convenience.get_const_tensor(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] else None
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    if rank < 3 or sizes is None or node.attributes.get_string("mode", "constant") != "constant":
+        return None
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        return None
+    if value is not None:
+        constant = ir.convenience.get_const_tensor(value)
+        if constant is None or constant.numpy().any():
+            return None
+    pads = [int(p) for p in sizes.numpy()]
+    if len(pads) != 2 * rank or min(pads) < 0 or any(pads[i] for i in (0, 1, rank, rank + 1)):
+        return None
+    return pads[2:rank] + pads[rank + 2 :]
+
+
 def _unused(model: ir.Model) -> None:
     from onnxscript import optimizer
 
@@ -80,4 +127,10 @@ def _axes(node: ir.Node) -> list[int] | None:
     return None
 
 
-_PASSES: list[Callable[[ir.Model], None]] = [_fold_constants, _mean_to_global_pool, _constant_shapes, _unused]
+_PASSES: list[Callable[[ir.Model], None]] = [
+    _fold_constants,
+    _mean_to_global_pool,
+    _constant_shapes,
+    _pad_in_convolution,
+    _unused,
+]
