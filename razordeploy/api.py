@@ -21,9 +21,10 @@ from razordeploy.data.convert import as_tensor
 from razordeploy.data.loader import from_iterable
 from razordeploy.environment import cpu_flags, cpu_name, threads, versions
 from razordeploy.errors import UsageError
-from razordeploy.pipeline import PTQJob, PTQResult, run_ptq
+from razordeploy.job import PTQJob, PTQResult
+from razordeploy.pipeline import run_ptq
 from razordeploy.report.schema import SCHEMA_VERSION, Report
-from razordeploy.report.write import write_report
+from razordeploy.report.write import remove_report, write_report
 from razordeploy.workdir import WorkDir
 
 
@@ -109,6 +110,7 @@ def ptq(
             quantize=QuantizeConfig.parse(dict(quantize or {}), "ptq"),
             deploy=DeployConfig.parse(dict(deploy or {}), "ptq"),
             benchmark_seconds=benchmark_seconds,
+            before_replacing=lambda: remove_report(work.path),
         )
         result = run_ptq(job)
         write_report(build_report(result, names, model=type(model).__name__), work.path)

@@ -21,6 +21,8 @@ LAYERS = (
     ("models", "subnet", "train"),
     ("quantization",),
     ("backends", "compress"),
+    ("job",),
+    ("each_backend", "validation"),
     ("pipeline",),
     ("hpo", "integrations", "report"),
     ("api",),

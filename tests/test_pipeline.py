@@ -9,15 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from razordeploy import pipeline
+from razordeploy import each_backend
+from razordeploy.api import build_report
 from razordeploy.artifact import Artifact
 from razordeploy.backends.registry import find_backend
 from razordeploy.config.qconfig import QuantizeConfig
 from razordeploy.config.sections import DeployConfig
 from razordeploy.data.batch import Batch
 from razordeploy.errors import BackendError, DataError, InternalError, MissingDependency, RazorDeployError, StorageError
-from razordeploy.pipeline import Progress, PTQJob, run_ptq
+from razordeploy.job import Progress, PTQJob
+from razordeploy.pipeline import run_ptq
 from razordeploy.quantization.calibrate import Interrupted, of_size, sample_digests
+from razordeploy.report.write import remove_report, write_report
 
 
 def net() -> nn.Sequential:
@@ -74,7 +77,7 @@ def replace_backend(monkeypatch):
             raise found
         return found or real(name)
 
-    monkeypatch.setattr(pipeline, "find_backend", find)
+    monkeypatch.setattr(each_backend, "find_backend", find)
 
     def change(name, error=None, **fields):
         changed[name] = error or dataclasses.replace(real(name), **fields)
@@ -227,6 +230,44 @@ class TestStop:
             assert ("kept" in str(caught.value)) is True
             if fingerprint is None:
                 assert str(caught.value) == "nothing is kept"
+
+    def test_no_engine_stands_beside_the_report_of_another(self, tmp_path):
+        """Stopped at its n-th question, a second run leaves the old report with the old engines, or no report."""
+
+        def run(stop, seed):
+            torch.manual_seed(seed)
+            model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            job = PTQJob(
+                model=model,
+                example_inputs=(torch.zeros(2, 3, 8, 8),),
+                calibration=Data(0),
+                backends=["openvino", "onnxruntime"],
+                work_dir=tmp_path,
+                benchmark_seconds=0,
+                progress=Progress(stop=stop),
+                before_replacing=lambda: remove_report(tmp_path),
+            )
+            result = run_ptq(job)
+            write_report(build_report(result, job.backends, model="net"), tmp_path)
+            return {name: artifact.id for name, artifact in result.artifacts.items()}
+
+        asked = []
+        before = run(lambda: bool(asked.append(1)), seed=0)
+        described = (tmp_path / "report.json").read_bytes()
+        found = set()
+        for n in (*range(2, len(asked), 4), len(asked)):
+            count = iter(range(1, 10**6))
+            with pytest.raises(Interrupted):
+                run(lambda n=n, count=count: next(count) >= n, seed=1)
+            replaced = tuple(b for b, old in before.items() if Artifact.load(tmp_path / b).id != old)
+            reports = sorted(p.name for p in tmp_path.glob("report.*"))
+            found.add(replaced)
+            if replaced:
+                assert reports == []
+            else:
+                assert reports == ["report.html", "report.json"]
+                assert (tmp_path / "report.json").read_bytes() == described
+        assert found == {(), ("openvino",)}
 
     def test_interrupted_statistics_go_on_to_the_bit(self, job, tmp_path):
         whole = run_ptq(job(work_dir=tmp_path / "whole", data_fingerprint="d")).artifacts["onnxruntime"]

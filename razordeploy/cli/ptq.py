@@ -14,10 +14,11 @@ from razordeploy.cli.screen import ScreenProgress
 from razordeploy.cli.signals import Signalled, stop_on_signals
 from razordeploy.config.recipe import load_recipe
 from razordeploy.errors import UsageError
-from razordeploy.pipeline import PTQJob, run_ptq
+from razordeploy.job import PTQJob
+from razordeploy.pipeline import run_ptq
 from razordeploy.quantization.calibrate import Interrupted
 from razordeploy.report.console import print_report
-from razordeploy.report.write import write_report
+from razordeploy.report.write import remove_report, write_report
 from razordeploy.workdir import WorkDir
 
 
@@ -68,6 +69,7 @@ def run(
                         "checkpoint": _text(checkpoint),
                     },
                     progress=screen.progress(stop),
+                    before_replacing=lambda: remove_report(work.path),
                 )
             )
         except (Interrupted, Signalled) as end:

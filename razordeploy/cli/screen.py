@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as RichProgress
 
 from razordeploy.cli.signals import Stop
-from razordeploy.pipeline import Progress
+from razordeploy.job import Progress
 
 
 class ScreenProgress:

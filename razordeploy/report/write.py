@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from razordeploy.errors import UsageError
 from razordeploy.report.schema import SCHEMA_VERSION, Report, check_report
-from razordeploy.storage import atomic_write
+from razordeploy.storage import atomic_write, storage_errors
 from razordeploy.strict_json import json_text, jsonable
 
 JSON_NAME = "report.json"
@@ -33,6 +33,18 @@ def write_report(report: Report, directory: str | os.PathLike[str]) -> tuple[Pat
     atomic_write(folder / JSON_NAME, json_text(clean))
     atomic_write(folder / HTML_NAME, render_html(clean, folder))
     return folder / JSON_NAME, folder / HTML_NAME
+
+
+def remove_report(directory: str | os.PathLike[str]) -> None:
+    """Remove both files from ``directory``, where they are; the JSON goes first.
+
+    Raises:
+        StorageError: no permission.
+    """
+    for name in (JSON_NAME, HTML_NAME):
+        file = Path(directory) / name
+        with storage_errors(file):
+            file.unlink(missing_ok=True)
 
 
 def read_report(path: str | os.PathLike[str]) -> Report:

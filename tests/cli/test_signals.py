@@ -29,7 +29,7 @@ c.collect = slow
 """
 SLOW_EVALUATION = """
 import sys, time
-import razordeploy.pipeline as p
+import razordeploy.validation as p
 def slow(batch):
     print("evaluating", file=sys.stderr, flush=True)
     time.sleep(0.3)

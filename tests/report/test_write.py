@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from razordeploy.errors import UsageError
-from razordeploy.report.write import read_report, write_report
+from razordeploy.report.write import read_report, remove_report, write_report
 
 
 def test_writes_both_and_reads_back(tmp_path, report):
@@ -65,3 +65,11 @@ def test_a_foreign_file_is_one_line(tmp_path, text, message):
 def test_no_report(tmp_path):
     with pytest.raises(UsageError, match="found nothing; give the work dir of a run"):
         read_report(tmp_path)
+
+
+def test_remove(tmp_path, report):
+    write_report(report, tmp_path)
+    (tmp_path / "other").touch()
+    remove_report(tmp_path)
+    remove_report(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["other"]

@@ -1,0 +1,186 @@
+"""Hold every engine against its simulation and the float model: accuracy, parity, coverage, latency, size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from razordeploy.backends.base import Backend, Coverage, Runner
+from razordeploy.backends.harness import Parity, coverage, in_batches_of, interleaved_latency, size_bytes, torch_runner
+from razordeploy.capture.graph import CapturedModel
+from razordeploy.data.batch import Batch
+from razordeploy.job import DeployJob, begin
+from razordeploy.quantization.calibrate import checked_stream, of_size, sample_digests
+from razordeploy.quantization.compare import layer_sqnr
+from razordeploy.quantization.plan import QParams, QuantPlan
+from razordeploy.quantization.simulate import simulate
+from razordeploy.train.evaluate import evaluate
+
+
+def evaluate_float(
+    job: DeployJob, captured: CapturedModel, calibrated_on: set[str], notes: list[str]
+) -> dict[str, float]:
+    """Metrics of the float model; this first pass over the evaluation data also checks it."""
+    if job.evaluation is None:
+        return {}
+    seen: set[str] = set()
+
+    def stream() -> Iterator[Batch]:
+        found = _stoppable(job)
+        for batch in checked_stream(found, captured, "evaluation data", notes=notes, min_samples=0):
+            seen.update(sample_digests(batch))
+            yield batch
+
+    scores = evaluate(any_batch(captured, torch_runner(captured.graph_module)), stream(), job.metric)
+    both = len(seen & calibrated_on)
+    # A few images are in both parts of many a public data set.
+    if both > 0.05 * len(calibrated_on):
+        notes.append(
+            f"{both} of {len(calibrated_on)} calibration samples are also evaluated on: the accuracy is not that of "
+            "unseen data; calibrate on the training split"
+        )
+    return scores
+
+
+def any_batch(captured: CapturedModel, run: Callable[..., Any]) -> Callable[..., Any]:
+    """Let ``run`` take batches of any size, whatever the capture fixed."""
+    return in_batches_of(None if captured.dynamic_batch else captured.batch_size, run)
+
+
+def _stoppable(job: DeployJob) -> Iterator[Batch]:
+    assert job.evaluation is not None
+    done = 0
+    for batch in job.evaluation():
+        yield batch
+        done += len(batch)
+        job.progress.advance(done, None)
+        if job.progress.stop():
+            begin(job, "")
+
+
+def validate(
+    job: DeployJob,
+    backend: Backend,
+    captured: CapturedModel,
+    plan: QuantPlan,
+    params: Mapping[str, QParams],
+    folder: Path,
+    files: Mapping[str, str],
+    float_metrics: dict[str, float],
+) -> dict[str, Any]:
+    """Run, count and time the engine in ``folder``; returns its entry in the report.
+
+    Args:
+        job: the data, the limits and what is to be measured.
+        backend: loads the engine.
+        captured: the float graph that ``plan`` is for.
+        plan: what was to be quantized.
+        params: scale and zero point of each group.
+        folder: where the exporter wrote.
+        files: role -> file name.
+        float_metrics: of the float model.
+    """
+    simulated = any_batch(captured, torch_runner(simulate(captured, plan, params)))
+    engine = backend.load(folder, files, "engine", job.threads)
+    begin(job, f"{backend.name}: validate")
+    parity = Parity(step=_output_step(captured, plan, params))
+    entry: dict[str, Any] = {}
+    if job.evaluation is not None:
+        metrics = _both(job, simulated, any_batch(captured, engine), parity)
+        entry["metrics"] = {"float": float_metrics, **metrics}
+        entry["gap"] = _gaps(entry["metrics"])
+    else:
+        for batch in job.calibration():
+            arrays = [x.numpy() for x in batch.inputs]
+            parity.update(simulated(*arrays), any_batch(captured, engine)(*arrays))
+            break
+    begin(job, f"{backend.name}: measure")
+    entry["parity"] = parity.result()
+    entry["coverage"] = _coverage_record(coverage(plan.ops, engine.runtime_ops()), backend)
+    entry["graph"] = [{"name": o.name, "op": o.type, "precision": o.precision} for o in engine.runtime_ops()]
+    entry["layers"] = _layers(job, captured, plan, params)
+    entry.update(_speed_and_size(job, backend, captured, engine, folder, files))
+    entry["limits"] = {"max_drop": job.deploy.max_drop}
+    drop = entry.get("gap", {}).get("float_to_engine")
+    entry["passed"] = drop is None or drop <= job.deploy.max_drop
+    entry["failures"] = [] if entry["passed"] else [f"the engine loses {drop:.2f} points, over {job.deploy.max_drop}"]
+    return entry
+
+
+def _both(job: DeployJob, simulated: Any, engine: Any, parity: Parity) -> dict[str, dict[str, float]]:
+    """Simulated and engine metrics in one pass over the evaluation data."""
+    expected: list[Any] = []
+
+    def run_simulated(*inputs: np.ndarray) -> Any:
+        expected.append(simulated(*inputs))
+        return expected[-1]
+
+    def run_engine(*inputs: np.ndarray) -> Any:
+        result = engine(*inputs)
+        parity.update(expected.pop(0), result)
+        return result
+
+    first = evaluate(run_simulated, _stoppable(job), job.metric)
+    second = evaluate(run_engine, _stoppable(job), job.metric)
+    return {"simulated": first, "engine": second}
+
+
+def _gaps(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Differences of the first metric, in points; positive is a loss."""
+    key = next(k for k in metrics["float"] if k != "samples")
+    float_, simulated, engine = (metrics[side][key] for side in ("float", "simulated", "engine"))
+    return {
+        "float_to_simulated": float_ - simulated,
+        "simulated_to_engine": simulated - engine,
+        "float_to_engine": float_ - engine,
+    }
+
+
+def _coverage_record(found: Coverage, backend: Backend) -> dict[str, Any]:
+    if backend.simulated_only:
+        return {"planned": found.planned, "int8": 0, "float": []}
+    return {"planned": found.planned, "int8": found.int8, "float": [asdict(f) for f in found.float_ops]}
+
+
+def _output_step(captured: CapturedModel, plan: QuantPlan, params: Mapping[str, QParams]) -> float | None:
+    """Scale of the model's output where the plan quantizes it."""
+    outputs = {n.name for n in captured.output_nodes()}
+    scales = [float(params[p.group].scale.max()) for p in plan.points if p.node in outputs and "output" in p.users]
+    return max(scales) if scales else None
+
+
+def _layers(
+    job: DeployJob, captured: CapturedModel, plan: QuantPlan, params: Mapping[str, QParams]
+) -> list[dict[str, Any]]:
+    stream = job.calibration()
+    batch = next(iter(stream if captured.dynamic_batch else of_size(stream, captured.batch_size)))
+    count = 8 if captured.dynamic_batch else captured.batch_size
+    return layer_sqnr(captured, plan, params, tuple(x[:count] for x in batch.inputs))
+
+
+def _speed_and_size(
+    job: DeployJob, backend: Backend, captured: CapturedModel, engine: Runner, folder: Path, files: Mapping[str, str]
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if backend.simulated_only:
+        return found
+    found["size_bytes"] = {role: size_bytes(folder, files, role) for role in ("float", "engine")}
+    if job.benchmark_seconds > 0:
+        batch = job.deploy.batch_size if captured.dynamic_batch else captured.batch_size
+        inputs = [_of_batch(t, batch) for t in captured.example_inputs]
+        twin = backend.load(folder, files, "float", job.threads)
+        times = interleaved_latency({"float": twin, "engine": engine}, inputs, seconds=job.benchmark_seconds)
+        found["latency_ms"] = {k: {"p50": t.p50_ms, "p90": t.p90_ms, "p99": t.p99_ms} for k, t in times.items()}
+        found["latency_samples_ms"] = {k: list(t.samples_ms) for k, t in times.items()}
+        found["speedup"] = times["float"].p50_ms / times["engine"].p50_ms
+    return found
+
+
+def _of_batch(example: torch.Tensor, batch: int) -> np.ndarray:
+    repeats = -(-batch // example.shape[0])
+    return np.ascontiguousarray(torch.cat([example] * repeats)[:batch].numpy())
