@@ -109,7 +109,7 @@ def build(family: str) -> tuple[torch.nn.Module, torch.Tensor]:
     return built.module.eval(), images
 
 
-def run(family: str, backends: list[str], samples: int, rivals: Path | None) -> list[dict[str, Any]]:
+def run(family: str, backends: list[str], samples: int, rivals: Path | None, threads: int) -> list[dict[str, Any]]:
     """Quantize one family for all backends, in this process."""
     import razordeploy as rd
     from razordeploy.backends.harness import interleaved_latency
@@ -124,10 +124,10 @@ def run(family: str, backends: list[str], samples: int, rivals: Path | None) -> 
         with torch.no_grad():
             expected = flat(module(images[:8]))
         for name in backends:
-            engine, twin = rd.Engine(made[name], threads=2), rd.Engine(made[name], "float", 2)
+            engine, twin = rd.Engine(made[name], threads=threads), rd.Engine(made[name], "float", threads)
             runners = {"int8": engine.runner, "float": twin.runner}
             if rivals is not None:
-                runners["rival"] = RIVALS[name](family, module, batches, rivals)
+                runners["rival"] = RIVALS[name](family, module, batches, rivals, threads)
             fixed = engine.inputs[0].shape[0]
             parts = images[:8].split(fixed or 8)
             cosines = {
@@ -173,7 +173,7 @@ def cosine(found: np.ndarray, expected: np.ndarray, name: str) -> float:
     return float(found @ expected / (np.linalg.norm(found) * np.linalg.norm(expected)))
 
 
-def nncf_runner(family: str, module: torch.nn.Module, batches: list[torch.Tensor], folder: Path) -> Any:
+def nncf_runner(family: str, module: torch.nn.Module, batches: list[torch.Tensor], folder: Path, threads: int) -> Any:
     """NNCF's model of this family under OpenVINO, made once."""
     from rivals import nncf_openvino
 
@@ -184,10 +184,10 @@ def nncf_runner(family: str, module: torch.nn.Module, batches: list[torch.Tensor
     if not (own / "nncf.xml").exists():
         data = [x[:2].numpy() for x in batches for x in x.split(2)]
         nncf_openvino(module, tuple(batches[0].shape[1:]), data, own)
-    return OpenVINORunner(own / "nncf.xml", 2)
+    return OpenVINORunner(own / "nncf.xml", threads)
 
 
-def ort_runner(family: str, module: torch.nn.Module, batches: list[torch.Tensor], folder: Path) -> Any:
+def ort_runner(family: str, module: torch.nn.Module, batches: list[torch.Tensor], folder: Path, threads: int) -> Any:
     """quantize_static's model of this family under ONNX Runtime, made once."""
     from rivals import ort_static
 
@@ -198,7 +198,7 @@ def ort_runner(family: str, module: torch.nn.Module, batches: list[torch.Tensor]
     if not (own / "ort.onnx").exists():
         data = [x[:2].numpy() for x in batches for x in x.split(2)]
         ort_static(module, tuple(batches[0].shape[1:]), data, own)
-    return ONNXRuntimeRunner(own / "ort.onnx", 2)
+    return ONNXRuntimeRunner(own / "ort.onnx", threads)
 
 
 RIVALS = {"openvino": nncf_runner, "onnxruntime": ort_runner}
@@ -210,18 +210,22 @@ def main() -> None:
     parser.add_argument("--families", default=",".join(CONFIGS))
     parser.add_argument("--backend", default="openvino,onnxruntime")
     parser.add_argument("--samples", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--limit-s", type=int, default=240)
     parser.add_argument("--rivals", type=Path, help="compare with NNCF and quantize_static; keep their models here")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(run(options.child, options.backend.split(","), options.samples, options.rivals)))
+        print(
+            json.dumps(run(options.child, options.backend.split(","), options.samples, options.rivals, options.threads))
+        )
         return
     rows: list[dict[str, Any]] = []
     print(f"{'family':20s}{'backend':13s}{'cosine':>8s}{'int8 ops':>12s}{'int8/float':>12s}{'quantize s':>12s}  batch")
     for family in options.families.split(","):
         command = [sys.executable, __file__, "--child", family, "--backend", options.backend]
+        command += ["--threads", str(options.threads)]
         command += ["--rivals", str(options.rivals)] if options.rivals else []
         try:
             done = subprocess.run(

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from razordeploy.backends.base import ExportJob
 from razordeploy.backends.onnx_passes.qdq import float_model, quantized_model
-from razordeploy.backends.onnxruntime.rows import linear_on_rows
+from razordeploy.backends.onnx_passes.rows import linear_on_rows
 from razordeploy.backends.onnxruntime.swish import one_silu
 
 
@@ -18,5 +18,5 @@ def export(job: ExportJob) -> dict[str, str]:
 
 
 def _rewrite(model: ir.Model) -> None:
-    linear_on_rows(model)
+    linear_on_rows(model, rank=2, gemm=True)
     one_silu(model)

@@ -56,7 +56,7 @@ def test_runs_as_qgemm(case, tmp_path):
 
 def test_tokens_of_unknown_number_stay_products(tmp_path):
     """Only the batch may be unknown: other sizes would have to be computed at run time."""
-    from razordeploy.backends.onnxruntime.rows import linear_on_rows
+    from razordeploy.backends.onnx_passes.rows import linear_on_rows
 
     ir = pytest.importorskip("onnx_ir")
     kinds = {"x": ir.DataType.UINT8, "w": ir.DataType.INT8, "s": ir.DataType.FLOAT}
@@ -68,5 +68,5 @@ def test_tokens_of_unknown_number_stay_products(tmp_path):
     product = ir.node("MatMul", [p.outputs[0] for p in pairs], name="product")
     graph = ir.Graph([x, w, scale], product.outputs, nodes=[*pairs, product], opset_imports={"": 20})
     model = ir.Model(graph, ir_version=10)
-    linear_on_rows(model)
+    linear_on_rows(model, rank=2, gemm=True)
     assert [n.op_type for n in model.graph] == ["DequantizeLinear", "DequantizeLinear", "MatMul"]
