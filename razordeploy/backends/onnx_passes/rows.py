@@ -78,7 +78,7 @@ def _rewrite(graph: ir.Graph, product: ir.Node, rank: int, gemm: bool) -> ir.Nod
     again = ir.node("DequantizeLinear", [rows, *pair.inputs[1:]], name=f"{product.name}.rows.dequantize")
     graph.insert_before(product, again)
     _describe(again.outputs[0], f"{product.name}.rows.dequantize", rows.shape, ir.DataType.FLOAT)
-    width = _sizes(result)[-1]
+    width = _sizes(integers)[0 if transposed else 1]  # type: ignore[arg-type]
     flat = [*target[:-1], width]
     if gemm:
         inputs = [again.outputs[0], integers, *([bias] if bias is not None else [])]
@@ -89,9 +89,9 @@ def _rewrite(graph: ir.Graph, product: ir.Node, rank: int, gemm: bool) -> ir.Nod
         matrix = made.outputs[0]
     else:
         product.replace_input_with(0, again.outputs[0])
-        out.shape = _shape([*flat[:-1], _sizes(out)[-1]])
+        out.shape, out.type = _shape(flat), ir.TensorType(ir.DataType.FLOAT)
         matrix = result
-    shape = _sizes(result) if gemm else [*sizes[:-1], width]
+    shape = [*sizes[:-1], width]
     behind = _reshape(graph, matrix, shape, f"{product.name}.restored", after=end)
     if result.is_graph_output():
         graph.outputs[list(graph.outputs).index(result)] = behind

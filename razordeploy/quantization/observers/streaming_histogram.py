@@ -99,7 +99,7 @@ class HistogramBase(Observer):
         start = (torch.arange(rows, dtype=torch.int32, device=x.device) * width + self.bins).view(-1, 1)
         for part in parts.split(max(1, _CHUNK // parts[0].numel())):
             index = (part * per_unit.view(-1, 1)).floor_().to(torch.int32).add_(start)
-            self.counts += torch.bincount(index.view(-1), minlength=rows * width).view(rows, width)
+            self.counts += torch.bincount(index.reshape(-1), minlength=rows * width).view(rows, width)
             self.zeros += part.numel() // rows - _nonzeros(part)
 
     def histogram(self, scheme: QScheme) -> Histogram:
