@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+from torch import fx
 
 from razordeploy.artifact import Artifact, TensorSpec, staged_directory, write_artifact
 from razordeploy.backends.base import Backend, ExportJob
 from razordeploy.capture.export import capture
 from razordeploy.capture.graph import CapturedModel
+from razordeploy.config.backend_spec import OpRule
 from razordeploy.config.sections import DeployConfig
 from razordeploy.data.batch import Batch
 from razordeploy.each_backend import Made, Timer, make_each, open_backends
@@ -20,6 +22,8 @@ from razordeploy.errors import ModelError, RecipeError, UsageError
 from razordeploy.job import Batches, PTQJob, PTQResult, begin
 from razordeploy.quantization.cache import Pass, StatisticsCache, model_digest, statistics_key
 from razordeploy.quantization.calibrate import calibrate
+from razordeploy.quantization.guard import costly_attention
+from razordeploy.quantization.placement import OpSettings
 from razordeploy.quantization.plan import QParams, QuantPlan
 from razordeploy.quantization.qconfig import check_patterns, settings_for
 from razordeploy.quantization.statistics import resolve
@@ -52,6 +56,8 @@ def run_ptq(job: PTQJob) -> PTQResult:
     statistics = calibration.statistics
     notes = [*captured.warnings, *calibration.notes]
     params = {name: resolve(captured, plan, statistics) for name, plan in plans.items()}
+    for backend in backends:
+        _keep_costly_attention_float(job, backend, captured, plans, params, calibration)
     with timer("export"):
         begin(job, "export")
         marked = _marked(job, captured, backends, plans)
@@ -106,6 +112,32 @@ def _calibrate(job: PTQJob, captured: CapturedModel, plans: list[QuantPlan]) -> 
         advance=lambda samples: job.progress.advance(samples, job.calibration_samples),
         stop=job.progress.stop,
     )
+
+
+def _keep_costly_attention_float(
+    job: PTQJob,
+    backend: Backend,
+    captured: CapturedModel,
+    plans: dict[str, QuantPlan],
+    params: dict[str, dict[str, QParams]],
+    calibration: Pass,
+) -> None:
+    """Plan anew, from the same statistics, without the attention products that calibration shows to cost too much."""
+    name = backend.name
+    limits = {kind: rule.min_sqnr_db for kind, rule in backend.spec.ops.items() if rule.min_sqnr_db is not None}
+    if not limits or not calibration.head:
+        return
+    reasons = costly_attention(captured, plans[name], params[name], limits, calibration.head)
+    if not reasons:
+        return
+    settings = settings_for(backend.spec, job.quantize)
+
+    def without(node: fx.Node, kind: str, rule: OpRule) -> OpSettings:
+        found = settings(node, kind, rule)
+        return replace(found, skip=found.skip or reasons.get(node.name))
+
+    plans[name] = backend.plan(captured, without)
+    params[name] = resolve(captured, plans[name], calibration.statistics)
 
 
 def _opened(stream: Batches) -> Iterator[Batch]:

@@ -42,8 +42,8 @@ def _write_out(graph: fx.Graph, node: fx.Node) -> None:
         return new
 
     with graph.inserting_before(node):
-        scaled = call(_aten.mul.Tensor, query, scale)
-        scores = call(_aten.matmul.default, scaled, call(_aten.transpose.int, key, -2, -1))
+        product = call(_aten.matmul.default, query, call(_aten.transpose.int, key, -2, -1))
+        scores = call(_aten.mul.Tensor, product, scale)  # behind the product: engines fuse it there, and q stays as is
         if mask_value is not None and mask_value.dtype == torch.bool:
             scores = call(_aten.masked_fill.Scalar, scores, call(_aten.logical_not.default, mask), -math.inf)
         elif mask is not None:
@@ -51,3 +51,22 @@ def _write_out(graph: fx.Graph, node: fx.Node) -> None:
         result = call(_aten.matmul.default, call(_aten.softmax.int, scores, -1), value)
     node.replace_all_uses_with(result)
     graph.erase_node(node)
+
+
+def scale_behind_product(graph_module: fx.GraphModule) -> None:
+    """``(q * c) @ k`` with a number ``c`` becomes ``(q @ k) * c``: the same values, one pass over memory less."""
+    graph = graph_module.graph
+    for node in list(graph.nodes):
+        if node.target is not _aten.matmul.default or node.kwargs:
+            continue
+        scaled = node.args[0]
+        is_scaled = isinstance(scaled, fx.Node) and scaled.target is _aten.mul.Tensor and len(scaled.users) == 1
+        if not is_scaled or not isinstance(scaled.args[1], (int, float)):
+            continue
+        query, number = scaled.args
+        node.args = (query, node.args[1])
+        with graph.inserting_after(node):
+            product = graph.call_function(_aten.mul.Tensor, (node, number))
+        product.meta.update(node.meta)
+        node.replace_all_uses_with(product, delete_user_cb=lambda user, own=product: user is not own)
+    graph.eliminate_dead_code()

@@ -14,7 +14,7 @@ from torch import fx
 
 from razordeploy.capture.activations import recognise_activations
 from razordeploy.capture.affine import fold_constant_affine
-from razordeploy.capture.attention import write_out_attention
+from razordeploy.capture.attention import scale_behind_product, write_out_attention
 from razordeploy.capture.batchnorm import fold_batchnorm
 from razordeploy.capture.constants import fold_constants
 from razordeploy.capture.linear import products_to_linear
@@ -228,6 +228,7 @@ _PASSES: list[Callable[[fx.GraphModule], None]] = [
     fold_constants,
     recognise_activations,
     write_out_attention,
+    scale_behind_product,
     plain_pooling,
     plain_padding,
     products_to_linear,

@@ -64,6 +64,8 @@ class OpRule:
     """False: stays float by default, for ``reason``."""
     reason: str = ""
     """Why it stays float when not enabled."""
+    min_sqnr_db: float | None = None
+    """An attention product runs in int8 only where the attention's output keeps this SQNR on calibration data."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,8 @@ class Pass:
     """True: the data ended."""
     notes: list[str] = field(default_factory=list)
     """Warnings about the data."""
+    head: tuple[torch.Tensor, ...] = ()
+    """Inputs of the first few samples, ``(N, ...)`` each, to measure on what statistics cannot tell."""
     seen: set[str] = field(default_factory=set)
     """Digests of the samples, to tell whether evaluation uses the same ones."""
 
@@ -73,6 +75,7 @@ class StatisticsCache:
             "complete": done.complete,
             "notes": list(done.notes),
             "seen": sorted(done.seen),
+            "head": list(done.head),
         }
         buffer = io.BytesIO()
         torch.save(content, buffer)
@@ -111,6 +114,7 @@ def _read(path: Path, wanted: Sequence[Key]) -> Pass | None:
             complete=bool(saved["complete"]),
             notes=[str(note) for note in saved["notes"]],
             seen={str(digest) for digest in saved["seen"]},
+            head=tuple(saved["head"]),
         )
     except (KeyError, TypeError, ValueError, RuntimeError):  # written by another version: a new pass
         return None

@@ -19,6 +19,10 @@ _DIGEST_VALUES = 1024
 """Values of a sample that its digest reads: enough to know it again, and cheap next to running the model on it."""
 
 
+_HEAD = 4
+"""Samples kept to measure on after the pass."""
+
+
 class Interrupted(BaseException):
     """The run was asked to stop; the text says what is kept. Like ``KeyboardInterrupt``, no ``Exception``."""
 
@@ -59,6 +63,9 @@ def calibrate(
             stream = of_size(stream, captured.batch_size)
         for i, batch in enumerate(stream):
             done.seen |= sample_digests(batch)
+            if i == 0:
+                size = captured.batch_size if not captured.dynamic_batch else _HEAD
+                done.head = tuple(x[:size].clone() for x in batch.inputs)
             if i >= skip:
                 yield batch.inputs
 

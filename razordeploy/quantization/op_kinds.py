@@ -20,6 +20,8 @@ KINDS: dict[str, tuple[object, ...]] = {
     "conv_transpose3d": (_aten.conv_transpose3d.input,),
     "linear": (_aten.linear.default,),
     "matmul": (_aten.matmul.default, _aten.bmm.default, _aten.mm.default),
+    "attention_scores": (),
+    "attention_values": (),
     "add": (_aten.add.Tensor,),
     "sub": (_aten.sub.Tensor,),
     "mul": (_aten.mul.Tensor,),
@@ -93,7 +95,8 @@ KINDS: dict[str, tuple[object, ...]] = {
     "attention": (_aten.scaled_dot_product_attention.default,),
 }
 """Kind -> ATen overloads. A convolution with one group per channel is of kind ``depthwise_conv{1,2,3}d``; a mean over
-all axes behind the channels that keeps them, ``(N, C, 1, 1)``, is a ``global_avg_pool``."""
+all axes behind the channels that keeps them, ``(N, C, 1, 1)``, is a ``global_avg_pool``; a product before a softmax is
+``attention_scores``, one with its result ``attention_values``."""
 
 _BY_TARGET = {target: kind for kind, targets in KINDS.items() for target in targets}
 _GROUPS = {"conv1d": 6, "conv2d": 6, "conv3d": 6}
@@ -112,9 +115,48 @@ def kind_of(node: fx.Node) -> str | None:
             return f"depthwise_{kind}"
     if kind == "mean" and _is_global_pool(node):
         return "global_avg_pool"
+    if kind == "matmul":
+        return _attention_product(node) or kind
     if kind == "pad" and not _pads_zeros(node):
         return None
     return kind
+
+
+_SOFTMAX = (_aten.softmax.int, _aten._softmax.default)
+_TO_SOFTMAX = {
+    _aten.mul.Tensor,
+    _aten.div.Tensor,
+    _aten.add.Tensor,
+    _aten.sub.Tensor,
+    _aten.masked_fill.Scalar,
+    _aten.where.self,
+    _aten.reshape.default,
+    _aten.unsqueeze.default,
+    _aten.clamp.default,
+}
+_FROM_SOFTMAX = {_aten.reshape.default, _aten.expand.default, _aten.transpose.int, _aten.permute.default}
+BETWEEN_PRODUCTS = {*_SOFTMAX, *_TO_SOFTMAX, *_FROM_SOFTMAX}
+"""What may lie between the two products of an attention."""
+
+
+def _attention_product(node: fx.Node) -> str | None:
+    """``attention_scores`` for a product that a softmax follows, ``attention_values`` for one with its result."""
+    source = node.args[0]
+    while isinstance(source, fx.Node) and source.target in _FROM_SOFTMAX:
+        source = source.args[0]
+    if isinstance(source, fx.Node) and source.target in _SOFTMAX:
+        return "attention_values"
+    stack, seen = list(node.users), set()
+    while stack:
+        user = stack.pop()
+        if user in seen:
+            continue
+        seen.add(user)
+        if user.target in _SOFTMAX:
+            return "attention_scores"
+        if user.target in _TO_SOFTMAX:
+            stack.extend(user.users)
+    return None
 
 
 def _is_global_pool(node: fx.Node) -> bool:

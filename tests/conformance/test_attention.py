@@ -1,4 +1,7 @@
-"""Self attention, written out and as ``scaled_dot_product_attention``: projections in int8, products in float."""
+"""Self attention, written out and as ``scaled_dot_product_attention``: projections in int8.
+
+The products stay float, but for OpenVINO's one kernel for both, which a measurement on calibration data allows.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ class _Attention(nn.Module):
 @pytest.mark.parametrize("fused", [False, True])
 def test_attention(tester, fused):
     tested = tester(lambda: _Attention(fused), (2, 6, 16), batches=(1,))
-    tested.check_points(openvino=(2, 2), onnxruntime=(4, 2)).check_int8({"linear": 2}).run_and_compare()
+    tested.check_points(openvino=(4, 2), onnxruntime=(4, 2)).check_int8({"linear": 2}).run_and_compare()
     if not tested.backend.simulated_only:
-        assert {"softmax", "matmul"} <= set(tested.float_reasons)
+        products = set() if tested.backend.name == "openvino" else {"attention_scores", "attention_values"}
+        assert {"softmax"} | products <= set(tested.float_reasons)

@@ -127,7 +127,10 @@ def run(family: str, backends: list[str], samples: int, rivals: Path | None, thr
             engine, twin = rd.Engine(made[name], threads=threads), rd.Engine(made[name], "float", threads)
             runners = {"int8": engine.runner, "float": twin.runner}
             if rivals is not None:
-                runners["rival"] = RIVALS[name](family, module, batches, rivals, threads)
+                try:
+                    runners["rival"] = RIVALS[name](family, module, batches, rivals, threads)
+                except Exception as error:  # whatever the rival raises is its result
+                    failure = f"{type(error).__name__}: {error}"
             fixed = engine.inputs[0].shape[0]
             parts = images[:8].split(fixed or 8)
             cosines = {
@@ -151,7 +154,9 @@ def run(family: str, backends: list[str], samples: int, rivals: Path | None, thr
                     "float": [f"{op}: {reason} x{n}" for (op, reason), n in reasons.most_common()],
                 }
             )
-            if rivals is not None:
+            if rivals is not None and "rival" not in runners:
+                rows[-1]["rival_error"] = failure
+            elif rivals is not None:
                 rows[-1] |= {
                     "rival_cosine": cosines["rival"],
                     "rival_ms": times["rival"].p50_ms,

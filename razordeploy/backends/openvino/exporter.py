@@ -10,21 +10,19 @@ import onnx_ir as ir
 
 from razordeploy.backends.base import ExportJob
 from razordeploy.backends.onnx_passes.qdq import float_model, quantized_model
-from razordeploy.backends.onnx_passes.rows import linear_on_rows
+from razordeploy.backends.openvino.rewrite import rewrite, written_out_hard_sigmoid
 from razordeploy.errors import BackendError, StorageError
 from razordeploy.lazy import require
 
 
 def export(job: ExportJob) -> dict[str, str]:
     """Write ``model.xml``/``.bin`` (int8) and ``float.xml``/``.bin`` into ``job.out_dir``."""
-    quantized = quantized_model(job.marked, job.plan, job.params, _rewrite)
+    quantized = quantized_model(job.marked, job.plan, job.params, rewrite)
     _save(quantized, job, "model")
-    _save(float_model(job.marked), job, "float")
+    plain = float_model(job.marked)
+    written_out_hard_sigmoid(plain)
+    _save(plain, job, "float")
     return {"engine": "model.xml", "engine_weights": "model.bin", "float": "float.xml", "float_weights": "float.bin"}
-
-
-def _rewrite(model: ir.Model) -> None:
-    linear_on_rows(model, rank=3, gemm=False)
 
 
 def _save(model: ir.Model, job: ExportJob, stem: str) -> None:

@@ -38,6 +38,8 @@ def plan(captured: CapturedModel, settings: Settings) -> QuantPlan:
 def _within_limits(settings: Settings) -> Settings:
     def limited(node: fx.Node, kind: str, rule: OpRule) -> OpSettings:
         found = settings(node, kind, rule)
+        if kind.startswith("attention_"):  # its fused kernel takes zero point 0 only
+            return replace(found, activation=replace(found.activation, signed=True, symmetric=True))
         if not kind.startswith("conv_transpose"):
             return found
         if len(node.args) > _GROUPS and node.args[_GROUPS] != 1:

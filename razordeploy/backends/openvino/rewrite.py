@@ -1,0 +1,56 @@
+"""Write the graph in the forms that OpenVINO's CPU plugin fuses."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from razordeploy.backends.onnx_passes.rows import linear_on_rows
+
+
+def rewrite(model: ir.Model) -> None:
+    """Change a graph with pairs, in place."""
+    written_out_hard_sigmoid(model)
+    linear_on_rows(model, rank=3, gemm=False)
+    _name_scaled_products(model)
+
+
+def written_out_hard_sigmoid(model: ir.Model) -> None:
+    """``clip(x + 3, 0, 6) / 6`` runs inside the kernel before it; HardSigmoid is an operation of its own."""
+    for node in list(model.graph):
+        if node.op_type != "HardSigmoid":
+            continue
+        alpha, beta = node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
+        if not (math.isclose(alpha, 1 / 6, rel_tol=1e-3) and math.isclose(beta, 0.5)):
+            continue
+        value, out = node.inputs[0], node.outputs[0]
+        assert value is not None
+        for op_type, numbers in (("Add", (3.0,)), ("Clip", (0.0, 6.0)), ("Div", (6.0,))):
+            constants = [_number(model.graph, f"{out.name}.{op_type}.{i}", n) for i, n in enumerate(numbers)]
+            step = ir.node(op_type, [value, *constants], name=f"{node.name}.{op_type}")
+            model.graph.insert_before(node, step)
+            value = step.outputs[0]
+            value.name, value.shape, value.type = f"{out.name}.{op_type}", out.shape, out.type
+        if out.is_graph_output():
+            model.graph.outputs[list(model.graph.outputs).index(out)] = value
+            out.name, value.name = f"{out.name}.unused", out.name
+        ir.convenience.replace_all_uses_with(out, value)
+        model.graph.remove(node, safe=True)
+
+
+def _number(graph: ir.Graph, name: str, value: float) -> ir.Value:
+    tensor = ir.tensor(np.float32(value), name=name)
+    made = ir.Value(name=name, shape=ir.Shape([]), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(made)
+    return made
+
+
+def _name_scaled_products(model: ir.Model) -> None:
+    """OpenVINO merges a product and its scale under the name of the scale: coverage looks for the product's."""
+    for node in model.graph:
+        users = list(node.outputs[0].uses()) if node.op_type == "MatMul" else []
+        scale = users[0].node if len(users) == 1 else None
+        if scale is not None and scale.op_type == "Mul" and any(v is not None and v.const_value for v in scale.inputs):
+            node.name, scale.name = f"{node.name}.product", node.name
