@@ -28,7 +28,9 @@ class _Attention(nn.Module):
 @pytest.mark.parametrize("fused", [False, True])
 def test_attention(tester, fused):
     tested = tester(lambda: _Attention(fused), (2, 6, 16), batches=(1,))
-    tested.check_points(openvino=(4, 2), onnxruntime=(4, 2)).check_int8({"linear": 2}).run_and_compare()
+    tested.check_points(openvino=(4, 2), onnxruntime=(4, 2)).check_int8(
+        {"linear": 2}, openvino={"linear": 2, "attention_scores": 1, "attention_values": 1}
+    ).run_and_compare()
     if not tested.backend.simulated_only:
         products = set() if tested.backend.name == "openvino" else {"attention_scores", "attention_values"}
         assert {"softmax"} | products <= set(tested.float_reasons)

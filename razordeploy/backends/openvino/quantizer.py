@@ -15,7 +15,8 @@ from razordeploy.quantization.placement import OpSettings, Settings, place
 from razordeploy.quantization.plan import QuantPlan
 
 _GROUPS, _DILATION = 6, 7
-"""Positions among the arguments of a transposed convolution."""
+"""Positions among the arguments of a transposed convolution; the groups' is a plain one's too."""
+_CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 _NEVER_NEGATIVE = {"relu", "sigmoid", "hardsigmoid", "softmax"}
 _KEEPS_SIGN = {
     "max_pool",
@@ -31,7 +32,7 @@ _KEEPS_SIGN = {
 
 
 def plan(captured: CapturedModel, settings: Settings) -> QuantPlan:
-    """Place by the YAML's rules, and by what its transposed convolutions can do."""
+    """Place by the YAML's rules, and by what its grouped and transposed convolutions can do."""
     return place(captured, SPEC, _within_limits(settings))
 
 
@@ -40,18 +41,24 @@ def _within_limits(settings: Settings) -> Settings:
         found = settings(node, kind, rule)
         if kind.startswith("attention_"):  # its fused kernel takes zero point 0 only
             return replace(found, activation=replace(found.activation, signed=True, symmetric=True))
+        if kind in _CONVOLUTIONS and len(node.args) > _GROUPS and node.args[_GROUPS] != 1:
+            return _zero_point_0(found, node)
         if not kind.startswith("conv_transpose"):
             return found
         if len(node.args) > _GROUPS and node.args[_GROUPS] != 1:
             return replace(found, skip=found.skip or "OpenVINO runs grouped transposed convolutions in float")
         if len(node.args) > _DILATION and any(d != 1 for d in node.args[_DILATION]):  # type: ignore[union-attr]
             return replace(found, skip=found.skip or "OpenVINO's int8 transposed convolution is wrong where dilated")
-        if all(_never_negative(source) for source in _sources(node.args[0])):
-            return found
-        # The kernel takes zero point 0 only; with another one it silently runs in float.
-        return replace(found, activation=replace(found.activation, signed=True, symmetric=True))
+        return _zero_point_0(found, node)
 
     return limited
+
+
+def _zero_point_0(found: OpSettings, node: fx.Node) -> OpSettings:
+    """For a kernel that takes no other zero point, and with another one silently runs in float."""
+    if all(_never_negative(source) for source in _sources(node.args[0])):
+        return found
+    return replace(found, activation=replace(found.activation, signed=True, symmetric=True))
 
 
 def _sources(value: object) -> Iterator[fx.Node]:
