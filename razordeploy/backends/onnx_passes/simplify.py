@@ -114,6 +114,61 @@ def _image_pads(node: ir.Node) -> list[int] | None:
     return pads[2:rank] + pads[rank + 2 :]
 
 
+def _batch_norm_again(model: ir.Model) -> None:
+    """``x * scale + shift`` per channel, what is left of a batch norm that no layer could take up, in one operation.
+
+    ONNX Runtime makes one pass of it instead of two. OpenVINO takes a product and a sum into the quantization behind
+    them, and then moves that, once a concatenation, before the concatenations of DenseNet: slow, and wrong.
+    """
+    for node in list(model.graph):
+        if node.op_type != "Mul":
+            continue
+        users = list(node.outputs[0].uses())
+        add = users[0].node if len(users) == 1 and not node.outputs[0].is_graph_output() else None
+        if add is None or add.op_type != "Add":
+            continue
+        factor, term = _channel_constant(node, None), _channel_constant(add, node.outputs[0])
+        if factor is None or term is None or len(factor[1]) != len(term[1]):
+            continue
+        x, scale = factor
+        channels = len(scale)
+        vectors = {"scale": scale, "shift": term[1], "mean": np.zeros(channels), "var": np.ones(channels)}
+        inputs = [_vector(model.graph, f"{add.outputs[0].name}.{k}", v) for k, v in vectors.items()]
+        norm = ir.node("BatchNormalization", [x, *inputs], attributes={"epsilon": 0.0}, name=f"{add.name}.BatchNorm")
+        norm.metadata_props.update(add.metadata_props)
+        model.graph.insert_before(add, norm)
+        out, made = add.outputs[0], norm.outputs[0]
+        made.shape, made.type = out.shape, out.type
+        if out.is_graph_output():
+            model.graph.outputs[list(model.graph.outputs).index(out)] = made
+        ir.convenience.replace_all_uses_with(out, made)
+        made.name, out.name = out.name, f"{out.name}.sum"
+        model.graph.remove([add, node], safe=True)
+
+
+def _channel_constant(node: ir.Node, value: ir.Value | None) -> tuple[ir.Value, np.ndarray] | None:
+    """The other operand of an image ``(N, C, ...)`` and a constant per channel, and that constant as ``(C,)``."""
+    for x, other in (tuple(node.inputs), tuple(node.inputs)[::-1]):
+        if x is None or other is None or (value is not None and x is not value):
+            continue
+        tensor = ir.convenience.get_const_tensor(other)
+        shape = node.outputs[0].shape
+        if tensor is None or shape is None or len(shape) < 3 or not isinstance(shape[1], int):
+            continue
+        value_shape = tensor.numpy().shape
+        aligned = [1] * (len(shape) - len(value_shape)) + list(value_shape)
+        if aligned == [1, shape[1], *[1] * (len(shape) - 2)]:
+            return x, tensor.numpy().reshape(-1)
+    return None
+
+
+def _vector(graph: ir.Graph, name: str, value: np.ndarray) -> ir.Value:
+    tensor = ir.tensor(value.astype(np.float32), name=name)
+    made = ir.Value(name=name, shape=ir.Shape(value.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(made)
+    return made
+
+
 def _unused(model: ir.Model) -> None:
     from onnxscript import optimizer
 
@@ -132,5 +187,6 @@ _PASSES: list[Callable[[ir.Model], None]] = [
     _mean_to_global_pool,
     _constant_shapes,
     _pad_in_convolution,
+    _batch_norm_again,
     _unused,
 ]
