@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,10 +27,10 @@ DEFAULT_DOMAINS = ("", "ai.onnx")
 
 def is_onnx(path: object) -> bool:
     """Tell by its name whether ``path`` is meant to be an ONNX file."""
-    return isinstance(path, str | Path) and Path(path).suffix.lower() == SUFFIX
+    return isinstance(path, str | os.PathLike) and Path(path).suffix.lower() == SUFFIX
 
 
-def read_onnx(path: str | Path) -> ir.Model:
+def read_onnx(path: str | os.PathLike[str]) -> ir.Model:
     """Read the file's graph; weights beside it are read when they are used.
 
     Raises:

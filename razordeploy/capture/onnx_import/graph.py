@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -44,7 +45,7 @@ class OnnxGraph:
     constants: dict[str, np.ndarray]
 
 
-def load_graph(path: str | Path) -> OnnxGraph:
+def load_graph(path: str | os.PathLike[str]) -> OnnxGraph:
     """Read the file.
 
     Raises:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from razordeploy.errors import ModelError
 
 
 def import_onnx(
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
     inputs: Sequence[torch.Tensor] | None = None,
     shapes: Sequence[Sequence[int]] | None = None,
