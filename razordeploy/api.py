@@ -7,6 +7,8 @@ import inspect
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -30,10 +32,10 @@ from razordeploy.workdir import WorkDir
 
 @overload
 def ptq(
-    model: torch.nn.Module,
+    model: torch.nn.Module | str | os.PathLike[str],
     calibration: Iterable[Any] | torch.Tensor,
     *,
-    example_inputs: Any,
+    example_inputs: Any = ...,
     backend: str = ...,
     out_dir: str | os.PathLike[str],
     evaluation: Iterable[Any] | None = ...,
@@ -44,11 +46,11 @@ def ptq(
 ) -> Artifact: ...
 @overload
 def ptq(
-    model: torch.nn.Module,
+    model: torch.nn.Module | str | os.PathLike[str],
     calibration: Iterable[Any] | torch.Tensor,
     *,
-    example_inputs: Any,
-    backend: Sequence[str],
+    example_inputs: Any = ...,
+    backend: list[str] | tuple[str, ...],
     out_dir: str | os.PathLike[str],
     evaluation: Iterable[Any] | None = ...,
     metric: Any = ...,
@@ -57,10 +59,10 @@ def ptq(
     benchmark_seconds: float = ...,
 ) -> dict[str, Artifact]: ...
 def ptq(
-    model: torch.nn.Module,
+    model: torch.nn.Module | str | os.PathLike[str],
     calibration: Iterable[Any] | torch.Tensor,
     *,
-    example_inputs: Any,
+    example_inputs: Any = None,
     backend: str | Sequence[str] = "openvino",
     out_dir: str | os.PathLike[str],
     evaluation: Iterable[Any] | None = None,
@@ -69,13 +71,14 @@ def ptq(
     deploy: Mapping[str, Any] | None = None,
     benchmark_seconds: float = 0.0,
 ) -> Artifact | dict[str, Artifact]:
-    """Quantize a float module after training and write one engine per backend.
+    """Quantize a float model after training and write one engine per backend.
 
     Args:
-        model: any ``nn.Module`` in float; it is left as it was.
+        model: any ``nn.Module`` in float, which is left as it was; or the path of a float ONNX file.
         calibration: an iterable of input tensors, tuples, dicts by argument name or ``(inputs, label)`` pairs, a
             mmengine or torch dataloader, or one tensor ``(N, ...)``. A generator is read once.
-        example_inputs: a tuple of inputs (or one tensor) for the capture.
+        example_inputs: a tuple of inputs (or one tensor) for the capture; an ONNX file that only leaves the batch
+            open needs none.
         backend: one name, or a sequence of names; calibration runs once for all.
         out_dir: gets a folder per backend, ``report.json`` and ``report.html``.
         evaluation: labelled batches; None measures parity but no accuracy.
@@ -95,12 +98,13 @@ def ptq(
     if not names:
         raise UsageError("no backend was asked for", hint="backend='openvino'")
     check_names(names)
-    inputs = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
-    inputs = torch.utils._pytree.tree_map_only(np.ndarray, lambda x: as_tensor(x, "example_inputs"), inputs)
-    arguments = _argument_names(model, len(inputs))
+    section = DeployConfig.parse(dict(deploy or {}), "ptq")
+    name = Path(model).name if isinstance(model, (str, os.PathLike)) else type(model).__name__
+    module, inputs, section = _opened(model, _inputs(example_inputs), section)
+    arguments = _argument_names(module, len(inputs))
     with WorkDir(out_dir) as work:
         job = PTQJob(
-            model=model,
+            model=module,
             example_inputs=inputs,
             calibration=_Stream(calibration, arguments),
             evaluation=None if evaluation is None else _Stream(evaluation, arguments, keep_all=True),
@@ -108,16 +112,45 @@ def ptq(
             backends=names,
             work_dir=work.path,
             quantize=QuantizeConfig.parse(dict(quantize or {}), "ptq"),
-            deploy=DeployConfig.parse(dict(deploy or {}), "ptq"),
+            deploy=section,
             benchmark_seconds=benchmark_seconds,
             before_replacing=lambda: remove_report(work.path),
         )
         result = run_ptq(job)
-        write_report(build_report(result, names, model=type(model).__name__), work.path)
-    for name in names:
-        if name in result.errors:
-            raise result.errors[name]
+        write_report(build_report(result, names, model=name), work.path)
+    for failed in names:
+        if failed in result.errors:
+            raise result.errors[failed]
     return result.artifacts[backend] if isinstance(backend, str) else result.artifacts
+
+
+def _inputs(example: Any) -> tuple[Any, ...] | None:
+    if example is None:
+        return None
+    inputs = tuple(example) if isinstance(example, (tuple, list)) else (example,)
+    converted: tuple[Any, ...] = torch.utils._pytree.tree_map_only(
+        np.ndarray, lambda x: as_tensor(x, "example_inputs"), inputs
+    )
+    return converted
+
+
+def _opened(
+    model: torch.nn.Module | str | os.PathLike[str], inputs: tuple[Any, ...] | None, deploy: DeployConfig
+) -> tuple[torch.nn.Module, tuple[Any, ...], DeployConfig]:
+    """The module, inputs to capture it with, and the names that an ONNX file has for what goes in and comes out."""
+    if not isinstance(model, (str, os.PathLike)):
+        if inputs is None:
+            raise UsageError("a torch module needs example_inputs", hint="example_inputs=(x,)")
+        return model, inputs, deploy
+    from razordeploy.capture.onnx_import.file import is_onnx
+    from razordeploy.capture.onnx_import.load import import_onnx
+
+    if not is_onnx(model):
+        raise UsageError(f"expected a torch.nn.Module or the path of an .onnx file, got '{model}'")
+    module, inputs = import_onnx(model, inputs=inputs, shapes=deploy.input_shapes)
+    input_names = deploy.input_names or module.input_names
+    output_names = deploy.output_names or module.output_names
+    return module, inputs, replace(deploy, input_names=input_names, output_names=output_names)
 
 
 def build_report(result: PTQResult, backends: Sequence[str], *, model: str, **fields: Any) -> Report:
@@ -146,6 +179,9 @@ def _argument_names(model: torch.nn.Module, inputs: int) -> tuple[str, ...] | No
     """Names of the model's first ``inputs`` arguments, by which dicts are read; None where order alone tells."""
     if inputs < 2 or not isinstance(model, torch.nn.Module):
         return None
+    names = getattr(model, "input_names", None)
+    if isinstance(names, tuple) and len(names) == inputs:
+        return names
     parameters = list(inspect.signature(model.forward).parameters.values())[:inputs]
     named = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return tuple(named) if len(named) == inputs else None

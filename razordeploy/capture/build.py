@@ -13,7 +13,7 @@ from razordeploy.capture.checkpoint import load_into
 from razordeploy.capture.factory import resolve_factory
 from razordeploy.capture.openmmlab import build_classifier, guess_input_shape, make_plain
 from razordeploy.config.recipe import Recipe
-from razordeploy.errors import ModelError
+from razordeploy.errors import CheckpointError, ModelError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,13 @@ class BuiltModel:
     """The model's own data preprocessor: a batch of its dataloader -> dict with ``inputs``. None: it has none."""
     input_shapes: tuple[tuple[int, ...], ...] | None
     """Shape of every input without the batch; None means that the recipe does not tell, and the data has to."""
+    example_inputs: tuple[torch.Tensor, ...] | None = None
+    """Inputs that the model itself knows; None: any of its shapes will do."""
+    input_names: tuple[str, ...] | None = None
+    """Names that the model itself has for its inputs; None: it has none."""
+    output_names: tuple[str, ...] | None = None
+    classifies: bool = True
+    """False: its outputs are known not to be one row of logits a sample."""
 
 
 def build_model(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: bool = False) -> BuiltModel:
@@ -45,6 +52,8 @@ def build_model(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: 
         CheckpointError: its weights cannot be read or do not match.
         MissingDependency: the package it comes from is not installed.
     """
+    if "onnx" in recipe.model:
+        return _import(recipe, checkpoint)
     shapes = recipe.deploy.input_shapes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -67,6 +76,25 @@ def build_model(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: 
         guess = guess_input_shape(recipe)
         shapes = shapes or ((guess,) if guess else None)
     return BuiltModel(module=module, preprocess=preprocess, input_shapes=shapes)
+
+
+def _import(recipe: Recipe, checkpoint: str | Path | None) -> BuiltModel:
+    from razordeploy.capture.onnx_import.load import import_onnx
+
+    given = checkpoint if checkpoint is not None else recipe.checkpoint
+    if given is not None:
+        raise CheckpointError(f"'{recipe.model_name}' holds its own weights, got the checkpoint '{given}' too")
+    file = _locate(recipe.model["onnx"], recipe)
+    module, examples = import_onnx(file, shapes=recipe.deploy.input_shapes)
+    return BuiltModel(
+        module=module,
+        preprocess=None,
+        input_shapes=tuple(tuple(x.shape[1:]) for x in examples),
+        example_inputs=examples,
+        input_names=module.input_names,
+        output_names=module.output_names,
+        classifies=[len(spec.shape) for spec in module.outputs] == [2],
+    )
 
 
 def merge_branches(module: nn.Module) -> None:

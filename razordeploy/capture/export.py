@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import re
@@ -121,20 +122,23 @@ def _try_dynamic(
         return {0: dim} if isinstance(leaf, torch.Tensor) and leaf.dim() and leaf.shape[0] == size else None
 
     arg_shapes, kwarg_shapes = pytree.tree_map(spec, (args, kwargs))
-    shapes = arg_shapes if not kwargs else None
-    if kwargs:
-        names = list(_signature(model))
-        shapes = {**dict(zip(names, arg_shapes, strict=False)), **kwarg_shapes}
+    shapes = _by_argument(model, arg_shapes, kwarg_shapes)
     try:
         return _export(model, args, kwargs, shapes)
     except ModelError:
         return None
 
 
-def _signature(model: torch.nn.Module) -> tuple[str, ...]:
-    import inspect
-
-    return tuple(inspect.signature(model.forward).parameters)
+def _by_argument(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Name every argument as the model's signature does; those that ``*args`` takes are one."""
+    named: dict[str, Any] = {}
+    left = list(args)
+    for parameter in inspect.signature(model.forward).parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            named[parameter.name], left = tuple(left), []
+        elif left:
+            named[parameter.name] = left.pop(0)
+    return {**named, **kwargs}
 
 
 def _export(

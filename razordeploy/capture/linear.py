@@ -12,7 +12,7 @@ _PRODUCTS = {_aten.matmul.default, _aten.mm.default}
 
 
 def products_to_linear(graph_module: fx.GraphModule) -> None:
-    """``x @ W`` and ``b + x @ W`` with constants ``W (in, out)`` and ``b (out,)`` become ``linear(x, W^T, b)``.
+    """``x @ W`` and ``x @ W + b`` with constants ``W (in, out)`` and ``b (out,)`` become ``linear(x, W^T, b)``.
 
     So they are planned and calibrated as linear layers, per output channel.
     """
@@ -36,6 +36,25 @@ def products_to_linear(graph_module: fx.GraphModule) -> None:
         linear.meta.update(node.meta)
         node.replace_all_uses_with(linear)
         graph.erase_node(node)
+        if bias is None:
+            _take_bias(graph_module, linear)
+
+
+def _take_bias(graph_module: fx.GraphModule, linear: fx.Node) -> None:
+    """Let ``linear``, which has no bias, compute the addition of a constant that alone reads it."""
+    add = next(iter(linear.users), None)
+    if add is None or len(linear.users) > 1 or add.target is not _aten.add.Tensor or add.kwargs:
+        return
+    bias = next((a for a in add.args if a is not linear), None)
+    vector = _constant(graph_module, bias)
+    if vector is None or vector.shape != linear.meta["val"].shape[-1:] or linear.meta["val"].dim() < 2:
+        return
+    with graph_module.graph.inserting_before(add):
+        joined = graph_module.graph.call_function(_aten.linear.default, (*linear.args, bias))
+    joined.meta.update(linear.meta)
+    add.replace_all_uses_with(joined)
+    graph_module.graph.erase_node(add)
+    graph_module.graph.erase_node(linear)
 
 
 def _constant(graph_module: fx.GraphModule, node: object) -> torch.Tensor | None:

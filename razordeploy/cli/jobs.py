@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 
 from razordeploy.capture.build import BuiltModel, build_model
 from razordeploy.config.recipe import Recipe
+from razordeploy.config.sections import DeployConfig
 from razordeploy.data.base import Source
 from razordeploy.data.batch import Batch
 from razordeploy.data.loader import batches
@@ -41,6 +42,16 @@ class RecipeJob:
         """Package whose registry the recipe's dataloaders are built from."""
         return str(self.recipe.config.get("default_scope") or "mmcls")
 
+    @property
+    def deploy(self) -> DeployConfig:
+        """The recipe's section, with the names that the model has where it gives none."""
+        deploy, built = self.recipe.deploy, self.built
+        return replace(
+            deploy,
+            input_names=deploy.input_names or built.input_names,
+            output_names=deploy.output_names or built.output_names,
+        )
+
     def calibration(self) -> Iterable[Batch]:
         """Open the calibration stream: training images without augmentation, a seeded subset."""
         recipe, wanted = self.recipe, self.recipe.calibration
@@ -52,7 +63,7 @@ class RecipeJob:
             if recipe.train_dataloader is None:
                 raise RecipeError(
                     f"{recipe.path}: nothing to calibrate on: no data, calibrate_dataloader or train_dataloader",
-                    hint="add data=dict(type='image_folder', root=...)",
+                    hint="give --data FOLDER of images, or data=dict(type='image_folder', root=...)",
                 )
             loader = calibration_loader(recipe.config, wanted.batch_size or 32)
         elif wanted.batch_size:
@@ -60,7 +71,9 @@ class RecipeJob:
         return mm_batches(loader, self.built.preprocess, wanted.num_samples, recipe.seed, self.scope)
 
     def has_evaluation(self) -> bool:
-        """Tell whether the recipe names labelled data."""
+        """Tell whether the recipe names labelled data; images beside an ONNX file are labelled for a classifier."""
+        if self.recipe.is_onnx_file and not self.built.classifies and self.recipe.deploy.metric == "top1":
+            return False
         return self.recipe.data is not None or self._test_loader() is not None
 
     def evaluation(self) -> Iterable[Batch]:
@@ -77,13 +90,21 @@ class RecipeJob:
 
     def _source(self, split: str) -> Source:
         assert self.recipe.data is not None
+        data = self._fitting(self.recipe.data) if self.recipe.is_onnx_file else self.recipe.data
         try:
-            return build_source(self.recipe.data, split)
+            return build_source(data, split)
         except (RazorDeployError, MemoryError):
             raise
         except Exception as error:  # a function of the user's own may raise anything
             kind = self.recipe.data.get("type")
             raise DataError(f"data '{kind}' failed for the {split} split: {type(error).__name__}: {error}") from error
+
+    def _fitting(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Images of the model's own size, where nobody has said how they are resized and cropped."""
+        shape = (self.built.input_shapes or ((),))[0]
+        if data.get("type") != "image_folder" or {"resize", "crop"} & data.keys() or len(shape) != 3:
+            return data
+        return {**data, "resize": round(max(shape[1:]) / 0.875), "crop": tuple(shape[1:])}
 
     def _test_loader(self) -> dict[str, Any] | None:
         return self.recipe.test_dataloader or self.recipe.val_dataloader
@@ -108,7 +129,9 @@ class RecipeJob:
         return metric
 
     def example_inputs(self) -> tuple[torch.Tensor, ...]:
-        """Random inputs of the recipe's shapes, or the first calibration samples where it names none."""
+        """The model's own, random inputs of the recipe's shapes, or else the first calibration samples."""
+        if self.built.example_inputs is not None:
+            return self.built.example_inputs
         shapes = self.built.input_shapes
         if shapes is None:
             first = next(iter(self.calibration()), None)

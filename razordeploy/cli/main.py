@@ -28,7 +28,9 @@ app = typer.Typer(
     "5 storage, 70 a mistake of razordeploy itself.",
 )
 
-Recipe = Annotated[str, typer.Argument(help="A recipe file, or a shipped one such as ptq/digits_resnet8.py.")]
+Recipe = Annotated[
+    str, typer.Argument(help="A recipe file, a shipped one such as ptq/digits_resnet8.py, or a float ONNX file.")
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe; several may follow."),
@@ -62,6 +64,7 @@ def ptq(
     threads: Threads = 0,
     benchmark_seconds: Annotated[float, typer.Option(min=0, help="Latency measurement per backend; 0: none.")] = 3.0,
     trust_checkpoint: Annotated[bool, typer.Option(help="Let the checkpoint run code while it loads.")] = False,
+    data: Annotated[Path | None, typer.Option(help="A folder of images, instead of the recipe's.")] = None,
 ) -> None:
     """Float model -> calibrated, quantized, exported and validated engines."""
     from razordeploy.cli.ptq import run
@@ -79,6 +82,7 @@ def ptq(
         threads=threads,
         benchmark_seconds=benchmark_seconds,
         trust=trust_checkpoint,
+        data=data,
     )
     raise typer.Exit(code)
 

@@ -33,13 +33,19 @@ def run(
     threads: int,
     benchmark_seconds: float,
     trust: bool,
+    data: Path | None = None,
 ) -> int:
     """Run the recipe and return the exit code: 0, 1 (a check failed), 3 (a backend is missing) or 128 + signal.
 
-    ``command`` is what the user typed: it is in the report, and what an interrupted run is resumed with.
+    ``command`` is what the user typed: it is in the report, and what an interrupted run is resumed with. ``data`` is
+    a folder of images, in place of the recipe's.
     """
     start = time.perf_counter()
     recipe = load_recipe(recipe_path, overrides)
+    if data is not None:
+        kind = {} if recipe.data else {"data.type": "image_folder"}
+        overrides = {**overrides, **kind, "data.root": repr(str(data))}
+        recipe = load_recipe(recipe_path, overrides)
     names = list(dict.fromkeys(recipe.deploy.backends if backends is None else backends))
     if not names:
         raise UsageError("no backend was asked for", hint=f"--backend {','.join(BUILT_IN[:2])}")
@@ -58,7 +64,7 @@ def run(
                     backends=names,
                     work_dir=work.path,
                     quantize=recipe.quantize,
-                    deploy=recipe.deploy,
+                    deploy=job.deploy,
                     calibration_samples=recipe.calibration.num_samples,
                     data_fingerprint=job.data_fingerprint(),
                     threads=threads,
@@ -81,7 +87,7 @@ def run(
         report = build_report(
             result,
             names,
-            model=str(recipe.model["type"]),
+            model=recipe.model_name,
             recipe=str(recipe.path),
             seed=recipe.seed,
             command=command,

@@ -27,6 +27,8 @@ def run(
     """Train the recipe's model from scratch and write ``float.pth`` where the recipe looks for its checkpoint."""
     recipe = load_recipe(recipe_path, {**overrides, "checkpoint": "None"})
     wanted = load_recipe(recipe_path, overrides).checkpoint
+    if "onnx" in recipe.model:
+        raise RecipeError(f"{recipe.path}: an ONNX file cannot be trained", hint="train the model that it was made of")
     if recipe.train is None or recipe.data is None:
         raise RecipeError(
             f"{recipe.path}: nothing to train: expected the sections 'train' and 'data'",

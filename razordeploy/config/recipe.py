@@ -18,6 +18,7 @@ from razordeploy.config.sections import CalibrationConfig, DeployConfig
 from razordeploy.config.strict import Section, check_regex
 from razordeploy.errors import RecipeError
 
+ONNX_SUFFIX = ".onnx"
 _LOADERS = ("calibrate_dataloader", "val_dataloader", "test_dataloader", "train_dataloader")
 _DICTS = (*_LOADERS, "data", "train")
 _OWN_KEYS = (
@@ -45,7 +46,7 @@ class Recipe:
     config: dict[str, Any]
     """Everything the recipe resolves to, including what only mmengine reads."""
     model: dict[str, Any]
-    """``type`` (a registered name, or ``pkg.module:factory``) and its arguments."""
+    """``type`` (a registered name, or ``pkg.module:factory``) and its arguments; or ``onnx``, the path of a file."""
     checkpoint: str | None = None
     key_mapping: dict[str, str] = field(default_factory=dict)
     """Regular expression -> replacement, applied in order to every key of the checkpoint."""
@@ -65,6 +66,16 @@ class Recipe:
     seed: int = 0
     work_dir: str | None = None
 
+    @property
+    def model_name(self) -> str:
+        """What the model is called in reports: its type, or the name of its ONNX file."""
+        return Path(self.model["onnx"]).name if "onnx" in self.model else str(self.model["type"])
+
+    @property
+    def is_onnx_file(self) -> bool:
+        """True where there is no recipe, only a model: it says nothing about data or limits."""
+        return self.path.suffix.lower() == ONNX_SUFFIX
+
     def fingerprint(self) -> str:
         """SHA-256 of the resolved config; where results go (``work_dir``) does not count."""
         counted = {key: value for key, value in self.config.items() if key != "work_dir"}
@@ -75,7 +86,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) ->
     """Read and check a recipe.
 
     Args:
-        path: a file, or the name of a shipped recipe (``ptq/x.py``).
+        path: a file, or the name of a shipped recipe (``ptq/x.py``); an ONNX file is a recipe of that model alone.
         overrides: dotted key -> value as text (``--set deploy.max_drop=0.5``); values are read as python literals
             where they are some, and as strings otherwise.
 
@@ -83,9 +94,11 @@ def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) ->
         RecipeError: anything in it that cannot be read, is unknown or of the wrong type.
         MissingDependency: it builds on a package that is not installed.
     """
-    file = resolve_recipe(path)
     options = {key: _literal(value) for key, value in (overrides or {}).items()}
     _check_options(options)
+    if Path(path).suffix.lower() == ONNX_SUFFIX:
+        return _of_onnx(Path(path).expanduser(), options)
+    file = resolve_recipe(path)
     before = read_config(file, {})[0].get("data_root") if "data_root" in options else None
     config, text = read_config(file, options)
     _check_top(config, options, str(file))
@@ -116,6 +129,23 @@ def _recipe(file: Path, config: dict[str, Any], text: str) -> Recipe:
     )
 
 
+def _of_onnx(file: Path, options: Mapping[str, Any]) -> Recipe:
+    if not file.is_file():
+        raise RecipeError(f"expected an ONNX file at {file}, found {'a folder' if file.is_dir() else 'nothing'}")
+    file = file.resolve()
+    config: dict[str, Any] = {"model": {"onnx": str(file)}}
+    _check_top(config, options, str(file))
+    for key, value in options.items():
+        *sections, name = key.split(".")
+        place = config
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise RecipeError(f"--set {key}: '{section}' is a value, not a section")
+        place[name] = value
+    return _recipe(file, config, "")
+
+
 def _or_empty(config: Mapping[str, Any], key: str) -> Any:
     value = config.get(key)
     return {} if value is None else value
@@ -132,11 +162,15 @@ def _model(config: Mapping[str, Any], file: str) -> dict[str, Any]:
     model = _raw(config, "model", file)
     if model is None:
         raise RecipeError(f"{file}: no 'model' section", hint="write model=dict(type='pkg.module:factory', ...)")
+    if "onnx" in model:
+        Section.of(model, file, "model", ("onnx",)).string("onnx")
+        return model
     kind = model.get("type")
     if not isinstance(kind, str) or not kind:
         raise RecipeError(
             f"{file}: 'model' needs a type, got {kind!r}",
-            hint="type='pkg.module:factory', or the name of a registered classifier such as 'ImageClassifier'",
+            hint="type='pkg.module:factory', the name of a registered classifier such as 'ImageClassifier', or "
+            "onnx='model.onnx'",
         )
     return model
 

@@ -105,6 +105,20 @@ def test_only_inputs_with_the_batch_of_the_first_are_dynamic():
     torch.testing.assert_close(captured.graph_module(x, table), x @ table)
 
 
+@pytest.mark.parametrize("keyword", [False, True])
+def test_dynamic_batch_of_any_number_of_inputs(keyword):
+    class Any(nn.Module):
+        def forward(self, *xs, gain=None):
+            total = torch.stack(xs).sum(0)
+            return total if gain is None else total * gain
+
+    kwargs = {"gain": torch.ones(2, 1)} if keyword else {}
+    captured = capture(Any(), (torch.ones(2, 3), torch.ones(2, 3)), kwargs)
+    assert captured.dynamic_batch
+    more = [torch.ones(5, 3), torch.ones(5, 3), *([torch.ones(5, 1)] if keyword else [])]
+    assert captured.graph_module(*more).shape == (5, 3)
+
+
 def test_training_mode_comes_back_after_a_failure():
     net = _Net(_branch).train()
     with pytest.raises(ModelError):

@@ -227,3 +227,28 @@ def test_products_with_a_constant_are_linear_layers():
     with torch.no_grad():
         for got, want in zip(captured.graph_module(x), net(x), strict=True):
             torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("order", ["product first", "bias first", "bias of another shape", "product read twice"])
+def test_bias_added_to_a_product(order):
+    class Product(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.rows = (nn.Parameter(torch.randn(*s)) for s in ((6, 4), (4,), (5, 4)))
+
+        def forward(self, x):
+            y = x @ self.a
+            if order == "product first":
+                return y + self.b
+            if order == "bias first":
+                return self.b + y
+            return y + self.rows if order == "bias of another shape" else y * (y + self.b)
+
+    net, x = Product(), torch.randn(2, 5, 6)
+    captured = capture(net, (x,))
+    targets = [t for t in _targets(captured) if t is not _aten.t.default]
+    joined = order.endswith("first")
+    assert (targets == [_aten.linear.default]) is joined
+    assert targets[0] is _aten.linear.default
+    with torch.no_grad():
+        torch.testing.assert_close(captured.graph_module(x), net(x))

@@ -1,0 +1,1 @@
+"""Operators by family; ``table.py`` joins them."""
