@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import fx
@@ -19,6 +20,8 @@ from torch import fx
 from razordeploy.errors import BackendError, MissingDependency
 
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
+_DEBUG_INFORMATION = "aot_inductor.enable_line_tables"
+"""Option that doubles and triples the size of a package."""
 _NOISY = tuple(f"torch.{name}" for name in ("export", "_export", "_dynamo", "_inductor", "_functorch", "fx", "utils"))
 
 
@@ -45,7 +48,7 @@ def compile_package(
     _require_compiler()
     batch = torch.export.Dim("batch", min=1)
     shapes = tuple({0: batch} if d else None for d in dynamic)
-    options = {
+    options: dict[str, Any] = {
         "freezing": True,
         "max_autotune": False,
         # The engine's number of threads is chosen when it runs, not here.
@@ -54,6 +57,8 @@ def compile_package(
         "fx_graph_cache": False,
         "post_grad_custom_post_pass": on_graph,
     }
+    if _DEBUG_INFORMATION in torch._inductor.config._config:  # not in every torch
+        options[_DEBUG_INFORMATION] = False
     try:
         with quiet(), _own_cache(), torch.no_grad(), torch._inductor.config.patch(options):
             program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
