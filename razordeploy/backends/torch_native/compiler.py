@@ -20,8 +20,6 @@ from torch import fx
 from razordeploy.errors import BackendError, MissingDependency
 
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
-_DEBUG_INFORMATION = "aot_inductor.enable_line_tables"
-"""Option that doubles and triples the size of a package."""
 _NOISY = tuple(f"torch.{name}" for name in ("export", "_export", "_dynamo", "_inductor", "_functorch", "fx", "utils"))
 
 
@@ -57,8 +55,9 @@ def compile_package(
         "fx_graph_cache": False,
         "post_grad_custom_post_pass": on_graph,
     }
-    if _DEBUG_INFORMATION in torch._inductor.config._config:  # not in every torch
-        options[_DEBUG_INFORMATION] = False
+    if hasattr(torch._inductor.config.aot_inductor, "enable_line_tables"):  # not in every torch
+        # Debug information would double and triple the package.
+        options["aot_inductor.enable_line_tables"] = False
     try:
         with quiet(), _own_cache(), torch.no_grad(), torch._inductor.config.patch(options):
             program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
