@@ -57,7 +57,11 @@ class OpRule:
     join: bool = False
     """True: quantized only between int8 operations (element-wise, pooling); False: starts an int8 region."""
     sum_in_place: bool = False
-    """True: an input that an int8 convolution writes for this operation alone stays as it is: the kernel adds to it."""
+    """True: an input that an int8 kernel writes for this operation alone stays as it is: the kernel adds to it."""
+    only_in_place: bool = False
+    """True: that is the only kernel there is, and the sum takes the other input's memory: float where it cannot."""
+    adds: bool = True
+    """False: the kernel cannot add another int8 value to its result."""
     constants: bool = True
     """False: stays float when one operand is a constant."""
     enabled: bool = True

@@ -21,6 +21,7 @@ from razordeploy.config.backend_spec import BackendSpec, OpRule
 from razordeploy.config.scheme import QScheme
 from razordeploy.quantization.op_kinds import kind_of
 from razordeploy.quantization.plan import ObserverSpec, PlannedOp, QuantPlan, QuantPoint
+from razordeploy.quantization.sums import all_run_before, is_plain_sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +104,19 @@ class _Placement:
         while changed:
             changed = False
             for node in able:
-                if node in chosen and self.rules[node].join and not self._joins(node, chosen):
+                why = self._not_joining(node, chosen) if node in chosen and self.rules[node].join else None
+                if why is not None:
                     chosen.discard(node)
-                    reasons[node] = "no int8 operation on both sides of it: quantizing it would only add conversions"
+                    reasons[node] = why
                     changed = True
         return [n for n in able if n in chosen]
+
+    def _not_joining(self, node: fx.Node, chosen: set[fx.Node]) -> str | None:
+        if self.rules[node].only_in_place and self._host(node, chosen) is None:
+            return "no int8 convolution right before it whose kernel could add"
+        if not self._joins(node, chosen):
+            return "no int8 operation on both sides of it: quantizing it would only add conversions"
+        return None
 
     def _joins(self, node: fx.Node, chosen: set[fx.Node]) -> bool:
         sources = self._activations(node)
@@ -191,13 +200,26 @@ class _Placement:
 
     def _quantized_inputs(self, node: fx.Node, chosen: set[fx.Node]) -> list[fx.Node]:
         """Inputs that go on a grid: all, or all but the one that the kernel before ``node`` adds the others to."""
+        host = self._host(node, chosen)
+        return [s for s in self._activations(node) if s is not host]
+
+    def _host(self, node: fx.Node, chosen: set[fx.Node]) -> fx.Node | None:
+        """The int8 operation whose kernel can add ``node``'s other input to its own result; of two the later."""
         sources = self._activations(node)
-        if not self.rules[node].sum_in_place or len(sources) < 2:
-            return sources
-        in_place = [s for s in sources if s in chosen and self.rules[s].weight is not None and len(s.users) == 1]
-        if in_place:
-            sources.remove(max(in_place, key=self.nodes.index))
-        return sources
+        if not self.rules[node].sum_in_place or len(sources) != 2 or not is_plain_sum(node):
+            return None
+        able = [s for s in sources if self._adds(s, chosen)]
+        if self.rules[node].only_in_place:
+            able = [s for s in able if self._may_take(sources[s is sources[0]], node, s, chosen)]
+        return max(able, key=self.nodes.index, default=None)
+
+    def _adds(self, node: fx.Node, chosen: set[fx.Node]) -> bool:
+        return node in chosen and self.rules[node].weight is not None and self.rules[node].adds and len(node.users) == 1
+
+    def _may_take(self, value: fx.Node, node: fx.Node, host: fx.Node, chosen: set[fx.Node]) -> bool:
+        """Tell whether nobody needs the integers of ``value`` once ``host`` has written the sum over them."""
+        int8 = {u for u in value.users if u in chosen or self._passes(u) or self.kinds.get(u) in self.spec.unify}
+        return value is not host.args[0] and all_run_before(int8 - {node, host}, host)
 
     # Which values ----------------------------------------------------------------------------------------------
 

@@ -148,6 +148,58 @@ def test_sum_in_place_leaves_the_last_convolution_of_an_addition_as_it_is(in_pla
     assert "add" in _int8(plan)
 
 
+def _branch(x, a, b, c, d):
+    x = F.relu(a(x))
+    return d(x + c(b(x)))
+
+
+def _over_its_own_input(x, a, b, c, d):
+    x = F.relu(a(x))
+    return d(x + b(x))
+
+
+def _over_a_later_input(x, a, b, c, d):
+    x = F.relu(a(x))
+    return d(x + b(F.relu(c(x)))), d(x)
+
+
+def _over_a_later_pooled_input(x, a, b, c, d):
+    x = F.relu(a(x))
+    return d(x + b(F.relu(c(x)))), d(F.max_pool2d(x, 2))
+
+
+def _over_an_input_that_float_readers_keep(x, a, b, c, d):
+    x = F.relu(a(x))
+    return d(x + b(F.relu(c(x)))), F.silu(x)
+
+
+@pytest.mark.parametrize(
+    ("body", "hosted"),
+    [
+        (_branch, True),
+        (_over_its_own_input, False),
+        (_over_a_later_input, False),
+        (_over_a_later_pooled_input, False),
+        (_over_an_input_that_float_readers_keep, True),
+    ],
+)
+def test_a_sum_that_only_runs_in_place_may_not_overwrite_what_others_read(body, hosted):
+    add = OpRule(inputs=(0, 1), join=True, sum_in_place=True, only_in_place=True)
+    plan = _plan(body, {"conv2d": _CONV, "add": add}, same_grid=("max_pool",))
+    (found,) = (op for op in plan.ops if op.kind == "add")
+    assert found.int8 is hosted
+    assert hosted or "whose kernel could add" in found.reason
+    # A float addition reads floats.
+    assert ("add" in _activations(plan)["relu"]) is hosted
+
+
+@pytest.mark.parametrize("adds", [False, True])
+def test_a_kernel_that_cannot_add_takes_no_sum(adds):
+    add = OpRule(inputs=(0, 1), join=True, sum_in_place=True, only_in_place=True)
+    plan = _plan(_branch, {"conv2d": OpRule(inputs=(0,), weight=1, adds=adds), "add": add})
+    assert ("add" in _int8(plan)) is adds
+
+
 def test_a_request_climbs_to_where_the_grid_begins():
     plan = _plan(lambda x, a, b, *_: b(F.max_pool2d(a(x), 2)), {"conv2d": _CONV}, same_grid=("max_pool",))
     assert _activations(plan) == {"x": ("conv2d",), "conv2d": ("max_pool2d",)}

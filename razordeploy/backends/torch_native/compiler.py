@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import fx
@@ -45,7 +46,7 @@ def compile_package(
     _require_compiler()
     batch = torch.export.Dim("batch", min=1)
     shapes = tuple({0: batch} if d else None for d in dynamic)
-    options = {
+    options: dict[str, Any] = {
         "freezing": True,
         "max_autotune": False,
         # The engine's number of threads is chosen when it runs, not here.
@@ -54,6 +55,9 @@ def compile_package(
         "fx_graph_cache": False,
         "post_grad_custom_post_pass": on_graph,
     }
+    if hasattr(torch._inductor.config.aot_inductor, "enable_line_tables"):  # not in every torch
+        # Debug information would double and triple the package.
+        options["aot_inductor.enable_line_tables"] = False
     try:
         with quiet(), _own_cache(), torch.no_grad(), torch._inductor.config.patch(options):
             program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)

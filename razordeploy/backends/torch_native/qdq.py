@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import fx
 
-from razordeploy.capture.graph import CapturedModel, attribute, flat_nodes, output_node
+from razordeploy.capture.graph import CapturedModel, attribute, flat_nodes, is_float, output_node
 from razordeploy.errors import BackendError
+from razordeploy.quantization.op_kinds import kind_of
 from razordeploy.quantization.plan import QParams, QuantPlan, QuantPoint
 from razordeploy.quantization.qparams import quantize
 
@@ -16,6 +17,8 @@ ORIGIN = "razordeploy"
 """Key in a node's ``custom`` metadata, which export and compiler carry along: name of the captured node."""
 SCALE = "_razordeploy_scale_"
 """Prefix of the buffers that hold weight scales; the name of the captured operation follows."""
+_MOVES = ("reshape", "transpose", "slice", "split", "expand", "roll", "pixel_shuffle")
+"""Kinds that move integers as they move floats. Others are fused from the pairs around them."""
 
 
 def float_graph(captured: CapturedModel) -> fx.GraphModule:
@@ -44,6 +47,7 @@ class _Copy:
         self.captured = captured
         self.graph = fx.Graph()
         self.nodes: dict[str, fx.Node] = {}
+        self.integers: dict[tuple[str, str], fx.Node] = {}
         for node in captured.graph.nodes:
             if node.op == "placeholder" and not isinstance(node.meta.get("val"), torch.Tensor):
                 if node.users:
@@ -55,6 +59,7 @@ class _Copy:
             copied = self.graph.node_copy(node, lambda n: self.nodes[n.name])
             copied.meta = {**node.meta, "custom": {ORIGIN: node.name}}
             self.nodes[node.name] = copied
+        self.source = {node.name: node for node in captured.graph.nodes}
         self.module = fx.GraphModule(captured.graph_module, self.graph)
 
     def activation(self, point: QuantPoint, q: QParams) -> None:
@@ -63,12 +68,34 @@ class _Copy:
         dtype = torch.int8 if point.scheme.signed else torch.uint8
         grid = (float(q.scale), int(q.zero_point), point.scheme.qmin, point.scheme.qmax, dtype)
         value = self.nodes[point.node]
-        with self.graph.inserting_after(value):
-            integers = self._call(ops.quantize_per_tensor.default, (value, *grid), point.node)
+        integers = self._moved(point)
+        if integers is None:
+            with self.graph.inserting_after(value):
+                integers = self._call(ops.quantize_per_tensor.default, (value, *grid), point.node)
+        self.integers[point.node, point.group] = integers
         with self.graph.inserting_after(integers):
             pair = self._call(ops.dequantize_per_tensor.default, (integers, *grid), point.node)
         for user in point.users:
             self._target(user).replace_input_with(value, pair)
+
+    def _moved(self, point: QuantPoint) -> fx.Node | None:
+        """The integers of a value that was only moved: moved themselves, where those before the move are at hand."""
+        if kind_of(self.source[point.node]) not in _MOVES:
+            return None
+        moves = [self.source[point.node]]
+        while moves[-1].args and isinstance(origin := moves[-1].args[0], fx.Node) and not is_float(origin):
+            moves.append(origin)  # a tuple of tensors: its parts are on grids, not itself
+        origin = moves[-1].args[0]
+        integers = self.integers.get((origin.name, point.group)) if isinstance(origin, fx.Node) else None
+        if integers is None:
+            return None
+        anchor, moved = self.nodes[point.node], {origin: integers}
+        for move in reversed(moves):
+            with self.graph.inserting_after(anchor):
+                anchor = self.graph.node_copy(move, lambda n: moved.get(n) or self.nodes[n.name])
+            anchor.meta = {"custom": {ORIGIN: move.name}}
+            moved[move] = anchor
+        return anchor
 
     def weight(self, index: int, point: QuantPoint, q: QParams) -> None:
         """Replace a weight by integers; every operation that reads it gets scales under its own name."""

@@ -54,6 +54,24 @@ def test_an_add_that_no_kernel_can_take_stays_float(combine, make_plan):
     assert not {op.node for op in adds} & {user for p in plan.points for user in p.users}
 
 
+class Residual(nn.Module):
+    """Linear layers around a residual stream."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.up, self.down, self.head = (nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x):
+        x = functional.relu(self.stem(x))
+        return self.head(x + self.down(functional.gelu(self.up(x))))
+
+
+def test_an_add_behind_a_linear_layer_is_not_rounded(make_plan):
+    plan = make_plan(Residual(), (8,))
+    assert [(op.kind, op.int8) for op in plan.ops] == [*[("linear", True)] * 3, ("add", False), ("linear", True)]
+    assert "add" not in {user for p in plan.points for user in p.users}
+
+
 def test_an_add_whose_convolution_the_recipe_skips_stays_float(yaml_settings):
     captured = capture(Block(lambda x, y: x + y).eval(), (torch.randn(1, 4, 4, 4),))
     base = yaml_settings()
