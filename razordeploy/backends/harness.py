@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from razordeploy.backends.base import Coverage, FloatOp, Latency, RuntimeOp
-from razordeploy.capture.layout import channels_last_copy
+from razordeploy.capture.fast import fast_copy, fast_input
 from razordeploy.quantization.plan import PlannedOp
 
 _TOKEN = re.compile(r"(_token_\d+|_nhwc|/WithoutBiases|/Dequantization\w*|/fq_weights.*)+$")
@@ -132,12 +132,11 @@ def size_bytes(folder: Path, files: Mapping[str, str], role: str) -> int:
 
 
 def torch_runner(module: torch.fx.GraphModule) -> Any:
-    """Run a captured or simulated graph on arrays; images in channels-last layout, the fastest for convolutions."""
-    module = channels_last_copy(module)
+    """Run a captured or simulated graph on arrays, in its fastest form."""
+    module = fast_copy(module)
 
     def run(*inputs: np.ndarray) -> Any:
-        tensors = [torch.from_numpy(np.ascontiguousarray(x)) for x in inputs]
-        tensors = [t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t for t in tensors]
+        tensors = [fast_input(torch.from_numpy(np.ascontiguousarray(x))) for x in inputs]
         with torch.inference_mode():
             leaves = torch.utils._pytree.tree_leaves(module(*tensors))
         values = tuple(leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from razordeploy.capture.fast import fast_linear
 from razordeploy.capture.graph import CapturedModel, attribute
 from razordeploy.quantization.op_kinds import KINDS
 from razordeploy.quantization.plan import QParams, QuantPlan
@@ -72,6 +73,9 @@ class _FakeQuant(torch.nn.Module):
 class _IntegerKernel(torch.nn.Module):
     """``y = (sum of integer products) * (input scale * weight scale) + bias``, the sum exact below 2**24."""
 
+    scale: torch.Tensor
+    bias: torch.Tensor | None
+
     def __init__(
         self,
         target: Any,
@@ -83,7 +87,7 @@ class _IntegerKernel(torch.nn.Module):
         kind: str,
     ) -> None:
         super().__init__()
-        self.target, self.arguments = target, arguments
+        self.target, self.arguments = fast_linear if target in _CHANNEL_LAST else target, arguments
         integers = quantize(weight, w).float() - _broadcast(w.zero_point.float(), weight.dim(), w.scheme.ch_axis)
         self.register_buffer("weight", integers)
         self.input_scale = float(x.scale)
@@ -99,8 +103,8 @@ class _IntegerKernel(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         total = self.target((x / self.input_scale).round_(), self.weight, None, *self.arguments)
-        total = total * self.scale
-        return total if self.bias is None else total + self.bias
+        total = total.mul_(self.scale)
+        return total if self.bias is None else total.add_(self.bias)
 
 
 class _IntegerProduct(torch.nn.Module):
@@ -113,9 +117,8 @@ class _IntegerProduct(torch.nn.Module):
         self.scale = float((left.scale.double() * right.scale.double()).float())
 
     def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        product = self.target((left / self.left_scale).round_(), (right / self.right_scale).round_())
-        result: torch.Tensor = product * self.scale
-        return result
+        product: torch.Tensor = self.target((left / self.left_scale).round_(), (right / self.right_scale).round_())
+        return product.mul_(self.scale)
 
 
 def _broadcast(value: torch.Tensor, dims: int, axis: int | None) -> torch.Tensor:

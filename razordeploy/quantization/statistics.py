@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx
 
+from razordeploy.capture.fast import fast, fast_input
 from razordeploy.capture.graph import CapturedModel, attribute
-from razordeploy.capture.layout import channels_last
 from razordeploy.errors import DataError
 from razordeploy.quantization.observers.base import Observer
 from razordeploy.quantization.observers.table import build_observer
@@ -62,7 +62,7 @@ def collect(
     watched = _watch(captured, statistics)
     with torch.inference_mode():
         for args in batches:
-            watched(*(_channels_last(a) for a in args))
+            watched(*map(fast_input, args))
             statistics.samples += int(args[0].shape[0])
             if on_batch is not None:
                 on_batch(statistics)
@@ -79,23 +79,17 @@ def collect(
     return statistics
 
 
-def _channels_last(value: torch.Tensor) -> torch.Tensor:
-    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
-
-
 def _watch(captured: CapturedModel, statistics: Statistics) -> fx.GraphModule:
     graph = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
     graph.output(graph.graph_copy(captured.graph, copied))
     watched = fx.GraphModule(captured.graph_module, graph)
-    channels_last(watched)
     by_name = {node.name: copied[node] for node in captured.graph.nodes if node in copied}
     for i, ((name, _), observer) in enumerate(statistics.observers.items()):
         watched.add_submodule(f"_observer_{i}", observer)
         with graph.inserting_after(by_name[name]):
             graph.call_module(f"_observer_{i}", (by_name[name],))
-    watched.recompile()
-    return watched
+    return fast(watched)
 
 
 def resolve(captured: CapturedModel, plan: QuantPlan, statistics: Statistics) -> dict[str, QParams]:

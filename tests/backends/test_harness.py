@@ -13,7 +13,7 @@ from torch import nn
 from razordeploy.backends.base import RuntimeOp
 from razordeploy.backends.harness import Parity, coverage, in_batches_of, interleaved_latency, size_bytes, torch_runner
 from razordeploy.capture.export import capture
-from razordeploy.capture.layout import channels_last_copy
+from razordeploy.capture.fast import fast_copy
 from razordeploy.quantization.plan import PlannedOp
 
 
@@ -168,7 +168,7 @@ def test_torch_runner_computes_and_leaves_the_graph_alone():
         expected = model(x).numpy()
     np.testing.assert_allclose(torch_runner(module)(x.numpy()), expected, rtol=1e-5, atol=1e-6)
     assert {name: (id(p), p.stride()) for name, p in module.named_parameters()} == parameters
-    copied = [p for p in channels_last_copy(module).parameters() if p.dim() == 4]
+    copied = [p for p in fast_copy(module).parameters() if p.dim() == 4]
     assert len(copied) == 1
     assert copied[0].is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(copied[0], model.a.weight)

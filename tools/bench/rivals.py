@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,15 +52,21 @@ def export_onnx(module: torch.nn.Module, shape: Sequence[int], path: Path) -> Pa
 
 
 def nncf_openvino(module: torch.nn.Module, shape: Sequence[int], data: Sequence[np.ndarray], folder: Path) -> Path:
-    """NNCF's default post-training quantization on OpenVINO; returns the .xml."""
-    import nncf
+    """NNCF's default post-training quantization on OpenVINO, through ONNX; returns the .xml."""
     import openvino as ov
 
     source = export_onnx(module, shape, folder / "nncf_float.onnx")
     with quiet():
-        model = ov.Core().read_model(source)
-        quantized = nncf.quantize(model, nncf.Dataset(list(data)), subset_size=len(data))
-        ov.save_model(quantized, folder / "nncf.xml", compress_to_fp16=False)
+        return nncf_quantize(ov.Core().read_model(source), data, folder)
+
+
+def nncf_quantize(model: Any, data: Sequence[np.ndarray], folder: Path) -> Path:
+    """The same for a model that OpenVINO has converted."""
+    import nncf
+    import openvino as ov
+
+    quantized = nncf.quantize(model, nncf.Dataset(list(data)), subset_size=len(data))
+    ov.save_model(quantized, folder / "nncf.xml", compress_to_fp16=False)
     return folder / "nncf.xml"
 
 
