@@ -135,8 +135,8 @@ def test_data_root_reaches_the_datasets(write):
         ("model = 'resnet'\n", "{path}: expected a dict for 'model', got str"),
         (
             "model = dict(depth=3)\n",
-            "{path}: 'model' needs a type, got None; type='pkg.module:factory', or the name of a registered "
-            "classifier such as 'ImageClassifier'",
+            "{path}: 'model' needs a type, got None; type='pkg.module:factory', the name of a registered "
+            "classifier such as 'ImageClassifier', or onnx='model.onnx'",
         ),
         (
             MODEL + "quantise = dict()\n",

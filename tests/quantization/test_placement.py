@@ -128,7 +128,7 @@ def test_a_constant_operand_keeps_an_operation_float_where_the_rule_says_so():
             self.a, self.b, self.offset = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.Parameter(torch.randn(4, 1, 1))
 
         def forward(self, x):
-            return self.b(self.a(x) + self.offset)
+            return self.b(F.relu(self.a(x)) + self.offset)  # behind a convolution it would be its bias
 
     captured = capture(Offset(), (torch.randn(_X),))
     for constants in (False, True):

@@ -6,17 +6,11 @@ import onnx_ir as ir
 
 from razordeploy.backends.base import ExportJob
 from razordeploy.backends.onnx_passes.qdq import float_model, quantized_model
-from razordeploy.backends.onnx_passes.rows import linear_on_rows
-from razordeploy.backends.onnxruntime.swish import one_silu
+from razordeploy.backends.onnxruntime.rewrite import rewrite
 
 
 def export(job: ExportJob) -> dict[str, str]:
     """Write ``model.onnx`` (int8 QDQ) and ``float.onnx`` into ``job.out_dir``."""
-    ir.save(quantized_model(job.marked, job.plan, job.params, _rewrite), job.out_dir / "model.onnx")
+    ir.save(quantized_model(job.marked, job.plan, job.params, rewrite), job.out_dir / "model.onnx")
     ir.save(float_model(job.marked), job.out_dir / "float.onnx")
     return {"engine": "model.onnx", "float": "float.onnx"}
-
-
-def _rewrite(model: ir.Model) -> None:
-    linear_on_rows(model, rank=2, gemm=True)
-    one_silu(model)

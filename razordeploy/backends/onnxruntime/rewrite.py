@@ -1,10 +1,18 @@
-"""Write SiLU as the one kernel that ONNX Runtime has for it."""
+"""Write the graph in the forms that ONNX Runtime has int8 and fused kernels for."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
+from razordeploy.backends.onnx_passes.rows import linear_on_rows
+
 _CONTRIB = "com.microsoft"
+
+
+def rewrite(model: ir.Model) -> None:
+    """Change a graph with pairs, in place."""
+    linear_on_rows(model, rank=2, gemm=True)
+    one_silu(model)
 
 
 def one_silu(model: ir.Model) -> None:
