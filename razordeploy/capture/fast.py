@@ -41,7 +41,8 @@ def fast_input(value: torch.Tensor) -> torch.Tensor:
 
 
 def _onednn_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    if x.dtype != torch.float32 or x.dim() < 2 or x.requires_grad:
+    plain = torch.compiler.is_exporting()  # a saved program is read by others, and cannot hold oneDNN's operator
+    if plain or x.dtype != torch.float32 or x.dim() < 2 or x.requires_grad:
         return nn.functional.linear(x, weight, bias)
     result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return result
