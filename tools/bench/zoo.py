@@ -262,9 +262,11 @@ def main() -> None:
                 ops = f"{row['int8']}/{row['planned']}"
                 numbers = f"{row['cosine']:8.4f}{ops:>12s}{row['int8/float']:12.2f}{row['seconds']:12.1f}"
                 batch = "any" if row["dynamic"] else "fixed"
-                rival = (
-                    f"  rival {row['rival_cosine']:.4f} ours/rival {row['ours/rival']:.3f}" if options.rivals else ""
-                )
+                rival = ""
+                if "rival_error" in row:
+                    rival = f"  rival failed: {row['rival_error'][:60]}"
+                elif options.rivals:
+                    rival = f"  rival {row['rival_cosine']:.4f} ours/rival {row['ours/rival']:.3f}"
                 print(f"{family:20s}{row['backend']:13s}{numbers}  {batch}{rival}", flush=True)
         if options.json:
             options.json.write_text(json.dumps(rows, indent=1))
