@@ -88,10 +88,11 @@ def _verdict(entry: BackendReport) -> Entry:
 
 
 def _metric(entry: BackendReport, name: str) -> Entry:
-    engine, reference = wording.metric(entry, "engine", name), wording.metric(entry, "float", name)
-    if engine is None and reference is None:
+    values = {point: wording.metric(entry, point, name) for point in ("float", "simulated", "engine")}
+    if all(found is None for found in values.values()):
         return _missing()
-    return Entry(text=wording.with_unit(engine, name), note=f"float {wording.fixed(reference)}")
+    others = [f"{point} {wording.fixed(values[point])}" for point in ("float", "simulated")]
+    return Entry(text=wording.with_unit(values["engine"], name), note=", ".join(others))
 
 
 def _gap_scale(backends: Mapping[str, BackendReport]) -> tuple[float, float]:

@@ -78,6 +78,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     """What was done, as (term, text); what is not known is left out."""
     calibrations = [report.get("calibration", {}), *(e.get("calibration", {}) for e in report["backends"].values())]
     samples = next((c["samples"] for c in calibrations if c.get("samples") is not None), None)
+    seconds = next((c["seconds"] for c in calibrations if c.get("seconds") is not None), None)
     scores = [lookup(e, "metrics", "float", wording.SAMPLES) for e in report["backends"].values()]
     evaluated = next((f"{n:,.0f}" for n in scores if n is not None), None)
     found = {
@@ -86,6 +87,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         "outputs": ", ".join(_tensor(t) for t in report.get("outputs", [])),
         "recipe": report.get("recipe"),
         "calibrated on": _data(None if samples is None else f"{samples:,}", calibrations[0].get("source")),
+        "calibration took": None if seconds is None else _seconds(seconds),
         "evaluated on": _evaluated(report, evaluated),
         "seed": report.get("seed"),
         "date": wording.date(report["created"]),
