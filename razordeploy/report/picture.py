@@ -41,7 +41,7 @@ _LETTERS = {
     "other": ("o", "other"),
 }
 _FAMILIES = {
-    "cat": ("cat",),
+    "matmul": ("matmul", "attention_scores", "attention_values"),
     "pool": ("avg_pool", "adaptive_avg_pool", "global_avg_pool", "max_pool", "mean"),
     "norm": ("layer_norm",),
     "softmax": ("softmax", "log_softmax"),
