@@ -85,7 +85,7 @@ def _cells(entry: BackendReport, name: str) -> list[str | Text]:
 
 def _speedup(entry: BackendReport) -> Text:
     speedup = entry.get("speedup")
-    return Text(wording.ratio(speedup), style="yellow" if speedup is not None and speedup < 1 else "")
+    return Text(wording.ratio(speedup), style="yellow" if speedup is not None and round(speedup, 2) < 1 else "")
 
 
 def _line(console: Console, text: str, style: str) -> None:

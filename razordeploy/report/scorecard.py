@@ -146,7 +146,7 @@ def _speed(entry: BackendReport, slowest: float) -> Entry:
         return _missing()
     speedup = entry.get("speedup")
     note = f"{wording.significant(engine)} ms, float {wording.significant(reference)}"
-    slower = speedup is not None and speedup < 1
+    slower = speedup is not None and round(speedup, 2) < 1
     if slower:
         note = f"slower: {note}"
     tone = "bad" if slower else ""

@@ -53,6 +53,7 @@ def test_gaps_lie_on_one_scale_and_one_over_the_limit_is_told_apart():
         ({"parity": {"max_abs": 0.5, "steps": None}}, PARITY, "-", "largest difference 0.500"),
         ({"coverage": {"planned": 0, "int8": 0, "float": []}}, "int8 operations", "0 of 0", "planned"),
         ({"latency_ms": {}}, "speed", "-", "not measured"),
+        ({"speedup": 0.999}, "speed", "1.00x", "1.31 ms, float 3.11"),
         ({"speedup": 0.8}, "speed", "0.80x", "slower: 1.31 ms, float 3.11"),
         ({"size_bytes": {"engine": 0}}, "size", "0 B", ""),
     ],
