@@ -7,7 +7,7 @@ import inspect
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -168,11 +168,20 @@ def build_report(result: PTQResult, backends: Sequence[str], *, model: str, **fi
             "python": platform.python_version(),
             "threads": threads(),
         },
+        **_tensors(result),
         "warnings": result.warnings,
         "backends": {name: result.backends[name] for name in backends},
         **fields,
     }
     return report  # type: ignore[return-value]
+
+
+def _tensors(result: PTQResult) -> dict[str, Any]:
+    """Inputs and outputs, the same for every backend."""
+    made = next(iter(result.artifacts.values()), None)
+    if made is None:
+        return {}
+    return {"inputs": [asdict(spec) for spec in made.inputs], "outputs": [asdict(spec) for spec in made.outputs]}
 
 
 def _argument_names(model: torch.nn.Module, inputs: int) -> tuple[str, ...] | None:

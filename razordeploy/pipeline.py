@@ -11,6 +11,7 @@ from torch import fx
 
 from razordeploy.artifact import Artifact, TensorSpec, staged_directory, write_artifact
 from razordeploy.backends.base import Backend, ExportJob
+from razordeploy.backends.usage import usage_text
 from razordeploy.capture.export import capture
 from razordeploy.capture.graph import CapturedModel
 from razordeploy.config.backend_spec import OpRule
@@ -205,6 +206,7 @@ def _deploy(
         job.before_replacing()
     entry["seconds"] = timer.seconds
     entry["files"] = files
+    entry["usage"] = usage_text(backend.spec, target, files, inputs, job.deploy.batch_size)
     return Artifact.load(target), entry
 
 
@@ -214,7 +216,8 @@ def _tensor_specs(job: PTQJob, captured: CapturedModel) -> tuple[list[TensorSpec
         return TensorSpec(name=name, shape=sizes, dtype=str(value.dtype).removeprefix("torch."))
 
     inputs = captured.placeholders()
-    names = job.deploy.input_names or [n.name for n in inputs]
+    # The argument's own name; torch numbers the node where Python has a built-in function of that name.
+    names = job.deploy.input_names or [str(n.target) for n in inputs]
     outputs = captured.output_nodes()
     given = job.deploy.output_names or [f"output_{i}" if len(outputs) > 1 else "output" for i in range(len(outputs))]
     return (

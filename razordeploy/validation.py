@@ -12,11 +12,13 @@ import torch
 
 from razordeploy.backends.base import Backend, Coverage, Runner
 from razordeploy.backends.harness import Parity, coverage, in_batches_of, interleaved_latency, size_bytes, torch_runner
+from razordeploy.backends.node_map import node_records
 from razordeploy.capture.graph import CapturedModel
 from razordeploy.data.batch import Batch
 from razordeploy.job import DeployJob, begin
 from razordeploy.quantization.calibrate import checked_stream, of_size, sample_digests
 from razordeploy.quantization.compare import layer_sqnr
+from razordeploy.quantization.describe import scheme_records
 from razordeploy.quantization.plan import QParams, QuantPlan
 from razordeploy.quantization.simulate import simulate
 from razordeploy.train.evaluate import evaluate
@@ -104,6 +106,8 @@ def validate(
     entry["coverage"] = _coverage_record(coverage(plan.ops, engine.runtime_ops()), backend)
     entry["graph"] = [{"name": o.name, "op": o.type, "precision": o.precision} for o in engine.runtime_ops()]
     entry["layers"] = _layers(job, captured, plan, params)
+    entry["ops"] = node_records(captured, plan, backend, engine.runtime_ops())
+    entry["scheme"] = scheme_records(plan)
     entry.update(_speed_and_size(job, backend, captured, engine, folder, files))
     entry["limits"] = {"max_drop": job.deploy.max_drop}
     drop = entry.get("gap", {}).get("float_to_engine")
@@ -175,6 +179,7 @@ def _speed_and_size(
         inputs = [_of_batch(t, batch) for t in captured.example_inputs]
         twin = backend.load(folder, files, "float", job.threads)
         times = interleaved_latency({"float": twin, "engine": engine}, inputs, seconds=job.benchmark_seconds)
+        found["benchmark"] = {"batch": batch, "threads": job.threads}
         found["latency_ms"] = {k: {"p50": t.p50_ms, "p90": t.p90_ms, "p99": t.p99_ms} for k, t in times.items()}
         found["latency_samples_ms"] = {k: list(t.samples_ms) for k, t in times.items()}
         found["speedup"] = times["float"].p50_ms / times["engine"].p50_ms

@@ -9,6 +9,7 @@ import pytest
 from razordeploy.backends.registry import BUILT_IN, find_backend
 from razordeploy.errors import MissingDependency
 from razordeploy.lazy import available
+from tests.report.chromium import find_chromium
 
 
 def pytest_configure() -> None:
@@ -18,5 +19,8 @@ def pytest_configure() -> None:
                 find_backend(name)
             except MissingDependency as missing:
                 raise pytest.UsageError(f"RAZORDEPLOY_REQUIRE names '{name}': {missing}") from None
+        elif name == "chromium":
+            if find_chromium() is None:
+                raise pytest.UsageError("RAZORDEPLOY_REQUIRE names 'chromium': no such program on the PATH")
         elif not available(name):
             raise pytest.UsageError(f"RAZORDEPLOY_REQUIRE names '{name}', which is not installed")

@@ -25,6 +25,13 @@ def _collect(require: str, blocked: str = "") -> subprocess.CompletedProcess[str
     return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
+def test_a_browser_that_is_missing_ends_the_run(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = _collect("chromium")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "RAZORDEPLOY_REQUIRE names 'chromium': no such program" in done.stderr
+
+
 def test_what_is_there_is_accepted():
     assert _collect("academic,numpy").returncode == 0
 

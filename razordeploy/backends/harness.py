@@ -28,27 +28,42 @@ def coverage(ops: Sequence[PlannedOp], runtime: Sequence[RuntimeOp]) -> Coverage
         ops: the plan, by graph node name.
         runtime: the engine's operations; ``origins`` are the names they were exported under.
     """
+    ran = kernels_by_origin(runtime)
+    planned = int8 = 0
+    floats = []
+    for op in ops:
+        planned += op.int8
+        reason = float_reason(op, ran.get(op.node, []))
+        if reason is None:
+            int8 += 1
+        else:
+            floats.append(FloatOp(node=op.module or op.node, op=op.kind, reason=reason))
+    return Coverage(planned=planned, int8=int8, float_ops=tuple(floats))
+
+
+def kernels_by_origin(runtime: Sequence[RuntimeOp]) -> dict[str, list[RuntimeOp]]:
+    """Exported name -> the engine's operations that it became part of."""
     ran: dict[str, list[RuntimeOp]] = {}
     for kernel in runtime:
         for origin in {_TOKEN.sub("", o) for o in (kernel.name, *kernel.origins)}:
             ran.setdefault(origin, []).append(kernel)
-    planned = int8 = 0
-    floats = []
-    for op in ops:
-        if not op.int8:
-            floats.append(FloatOp(node=op.module or op.node, op=op.kind, reason=op.reason or "not planned"))
-            continue
-        planned += 1
-        found = ran.get(op.node, [])
-        if any(f.int8 for f in found):
-            int8 += 1
-        else:
-            reason = "the engine's graph does not name it: it was folded away or merged"
-            if found:
-                kernels = ", ".join(sorted({f"{f.type} in {f.precision}" for f in found}))
-                reason = f"planned as int8, but the engine runs {kernels}"
-            floats.append(FloatOp(node=op.module or op.node, op=op.kind, reason=reason))
-    return Coverage(planned=planned, int8=int8, float_ops=tuple(floats))
+    return ran
+
+
+def float_reason(op: PlannedOp, kernels: Sequence[RuntimeOp]) -> str | None:
+    """Why ``op``, which ``kernels`` run, is not computed in int8; None where one of them does."""
+    if not op.int8:
+        return op.reason or "not planned"
+    if any(k.int8 for k in kernels):
+        return None
+    if not kernels:
+        return "the engine's graph does not name it: it was folded away or merged"
+    return f"planned as int8, but the engine runs {kernel_text(kernels)}"
+
+
+def kernel_text(kernels: Sequence[RuntimeOp]) -> str:
+    """Say what runs and in which type: ``Convolution in u8``."""
+    return ", ".join(sorted({f"{k.type} in {k.precision}" for k in kernels}))
 
 
 @dataclass

@@ -160,3 +160,10 @@ class RecipeJob:
         if self.recipe.data is not None:
             return self._source(self.recipe.calibration.split).describe()
         return "calibrate_dataloader" if self.recipe.calibrate_dataloader is not None else "train_dataloader"
+
+    def evaluation_text(self) -> str:
+        """What is evaluated on, in words; empty where nothing is."""
+        if self.recipe.data is not None:
+            return self._source("test").describe()
+        names = ("test_dataloader", "val_dataloader")
+        return next((name for name in names if getattr(self.recipe, name)), "")

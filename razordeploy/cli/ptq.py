@@ -92,6 +92,7 @@ def run(
             seed=recipe.seed,
             command=command,
             calibration={"source": job.data_text()},
+            evaluation={"source": job.evaluation_text()},
         )
         write_report(report, work.path)
     print_report(report, folder, seconds=time.perf_counter() - start)

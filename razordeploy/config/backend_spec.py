@@ -111,6 +111,8 @@ class BackendSpec:
     """Operation kind -> why it stays float."""
     parity_steps: float = 1.0
     """Largest difference between simulation and engine, in output quantization steps."""
+    usage: str = ""
+    """Python that runs the engine with its runtime alone; ``backends/usage.py`` fills the names in braces."""
 
 
 def load_backend_spec(path: Path) -> BackendSpec:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from razordeploy.report import wording
 from razordeploy.report.commands import next_commands
+from razordeploy.report.picture import float_reasons
 from razordeploy.report.schema import BackendReport, Report, passed
 from razordeploy.report.write import HTML_NAME
 
@@ -25,6 +26,13 @@ def print_report(report: Report, directory: Path, *, seconds: float, console: Co
     for name, entry in report["backends"].items():
         for problem in [*([entry["error"]] if "error" in entry else []), *entry.get("failures", [])]:
             _line(console, f"{name}: {problem}", "red")
+        for reason in float_reasons(entry):
+            if reason.planned:
+                _line(
+                    console,
+                    f"{name}: {reason.count} operations run in float, not as planned ({reason.kinds}): {reason.text}",
+                    "yellow",
+                )
     for warning in report.get("warnings", []):
         _line(console, f"warning: {warning}", "yellow")
     console.print()
@@ -63,16 +71,21 @@ def report_table(report: Report, encoding: str = "utf-8") -> Table:
     return table
 
 
-def _cells(entry: BackendReport, name: str) -> list[str]:
+def _cells(entry: BackendReport, name: str) -> list[str | Text]:
     coverage = entry.get("coverage")
     return [
         *(wording.fixed(wording.metric(entry, point, name)) for point in ("float", "simulated", "engine")),
         wording.fixed(entry.get("gap", {}).get("float_to_engine")),
         f"{coverage['int8']}/{coverage['planned']}" if coverage else wording.MISSING,
         wording.significant(entry.get("latency_ms", {}).get("engine", {}).get("p50")),
-        wording.ratio(entry.get("speedup")),
+        _speedup(entry),
         wording.size(entry.get("size_bytes", {}).get("engine")),
     ]
+
+
+def _speedup(entry: BackendReport) -> Text:
+    speedup = entry.get("speedup")
+    return Text(wording.ratio(speedup), style="yellow" if speedup is not None and round(speedup, 2) < 1 else "")
 
 
 def _line(console: Console, text: str, style: str) -> None:

@@ -119,6 +119,58 @@ class GraphNode(TypedDict):
     precision: str
 
 
+class _Op(TypedDict):
+    node: str
+    op: str
+    module: str
+    state: str
+
+
+class Op(_Op, total=False):
+    """An operation of the captured graph, in execution order.
+
+    ``state``: ``int8``; ``simulated`` (int8 values, no engine); ``fused`` (inside the kernel of the operation before);
+    ``moves`` (values are moved, nothing is computed); ``float``, for ``reason``. ``kernel``: what the engine runs.
+    """
+
+    reason: str
+    planned: bool
+    """Only of a float one: True where it was to run in int8."""
+    kernel: str
+
+
+class Scheme(TypedDict):
+    """One kind of grid, and how many tensors lie on such a one; ``observer`` is the range estimator."""
+
+    role: str
+    dtype: str
+    symmetric: bool
+    per_channel: bool
+    observer: str
+    tensors: int
+
+
+class Benchmark(TypedDict, total=False):
+    """How the latency was measured: samples in a call, and engine threads (0: the engine's choice)."""
+
+    batch: int
+    threads: int
+
+
+class Tensor(TypedDict):
+    """An input or output of the model; None in ``shape`` is a dynamic axis."""
+
+    name: str
+    shape: list[int | None]
+    dtype: str
+
+
+class Evaluation(TypedDict, total=False):
+    """The labelled data that accuracy was measured on."""
+
+    source: str
+
+
 class _Verdict(TypedDict):
     passed: bool
 
@@ -143,7 +195,13 @@ class BackendReport(_Verdict, total=False):
     exit_code: int
     layers: list[Layer]
     graph: list[GraphNode]
+    ops: list[Op]
+    scheme: list[Scheme]
+    benchmark: Benchmark
     files: dict[str, str]
+    """Role to file name in the backend's folder."""
+    usage: str
+    """Python that runs the engine with its runtime alone."""
     seconds: Seconds
 
 
@@ -173,7 +231,18 @@ class Report(_Always, total=False):
     environment: Environment
     command: str
     calibration: Calibration
+    evaluation: Evaluation
+    inputs: list[Tensor]
+    outputs: list[Tensor]
     warnings: list[str]
+
+
+def lookup(part: Mapping[str, Any], *keys: str) -> Any:
+    """Return what lies below ``keys``, for example ``"latency_ms", "engine", "p50"``; None where nothing does."""
+    found: Any = part
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def gaps(metrics: Metrics, metric: str = "top1") -> Gap:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
-from razordeploy.report.schema import BackendReport, Number, Report, passed
+from razordeploy.report.schema import BackendReport, Number, Report, lookup, passed
 
 MISSING = "-"
+SAMPLES = "samples"
+"""Stands among the metrics, and is none."""
+
+_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")
 
 # C0, DEL, C1, zero-width and direction marks, lone surrogates: they move the cursor or hide text.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]")
@@ -53,16 +59,44 @@ def ratio(value: Number) -> str:
     return MISSING if value is None else f"{fixed(value)}x"
 
 
+def date(text: str) -> str:
+    """Write an ISO 8601 time for people, in UTC; what is none is left as it is."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    if moment.tzinfo is None:
+        return moment.strftime("%Y-%m-%d %H:%M")
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
 def metric_name(report: Report) -> str:
     """Return the metric that the gap is about: top1, or the first one there is."""
-    names = [name for entry in report["backends"].values() for name in entry.get("metrics", {}).get("float", {})]
+    scores = [entry.get("metrics", {}).get("float", {}) for entry in report["backends"].values()]
+    names = [name for score in scores for name in score if name != SAMPLES]
     return "top1" if "top1" in names or not names else names[0]
 
 
 def metric(entry: BackendReport, point: str, name: str) -> Number:
     """Return a metric at one point (float, simulated, engine) or None."""
-    values: dict[str, Number] = entry.get("metrics", {}).get(point, {})  # type: ignore[assignment]
-    return values.get(name)
+    found: Number = lookup(entry, "metrics", point, name)
+    return found
+
+
+def with_unit(value: Number, name: str) -> str:
+    """Write a metric; the ones that are percentages by contract (top1, top5) with their sign."""
+    text = fixed(value)
+    return f"{text} %" if name in ("top1", "top5") and text != MISSING else text
+
+
+def hardware(flags: Sequence[str]) -> str:
+    """Say what a processor's vector instructions mean for int8 kernels."""
+    fast = [flag for flag in flags if flag in _DOT_PRODUCTS]
+    if fast:
+        return f"yes ({', '.join(fast)}): int8 can multiply at up to four times the rate of float32"
+    if flags:
+        return "no VNNI: int8 gains less, and kernels that add products in 16 bits may saturate"
+    return "not known"
 
 
 def verdict(entry: BackendReport) -> str:

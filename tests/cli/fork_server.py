@@ -8,7 +8,6 @@ import os
 import sys
 import warnings
 
-import matplotlib.figure  # noqa: F401
 import mmengine.config  # noqa: F401
 import onnxscript  # noqa: F401
 import torch.export  # noqa: F401

@@ -65,6 +65,25 @@ def test_a_failed_run(report, failed_backend):
     assert lines[-1].startswith("FAILED gap 1.50 pts (limit 1.0) | ")
 
 
+def test_what_runs_in_float_against_the_plan_is_told(report):
+    ops = report["backends"]["openvino"]["ops"]
+    for op in ops[:2]:
+        op |= {"state": "float", "reason": "the engine runs f32", "planned": True}
+    lines = [line.strip() for line in shown(report).splitlines()]
+    told = "openvino: 2 operations run in float, not as planned (1 conv2d, 1 relu): the engine runs f32"
+    assert told in lines
+    assert not [line for line in lines if line.startswith("onnxruntime: ")]
+
+
+def test_an_engine_that_is_slower_than_float_stands_out(report, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    report["backends"]["openvino"]["speedup"] = 0.87
+    text = shown(report, force_terminal=True)
+    assert "\x1b[33m0.87x\x1b[0m" in text
+    assert "\x1b[33m1.90x" not in text
+
+
 def test_nothing_measured(report, failed_backend):
     report["backends"] = {"tensorrt": failed_backend}
     text = shown(report)

@@ -3,7 +3,7 @@ import copy
 import pytest
 
 from razordeploy.errors import UsageError
-from razordeploy.report.schema import SCHEMA_VERSION, check_report, gaps, passed
+from razordeploy.report.schema import SCHEMA_VERSION, check_report, gaps, lookup, passed
 
 # What other programs read: (path below a backend, its keys).
 CONTRACT = {
@@ -49,6 +49,32 @@ def test_a_wrong_field_is_named(report, edit, message):
     edit(report)
     with pytest.raises(UsageError, match=message):
         check_report(report)
+
+
+def test_fields_beside_the_contract_are_checked_too(report):
+    entry = report["backends"]["openvino"]
+    assert {"ops", "scheme", "benchmark", "usage"} <= entry.keys()
+    for edit, message in (
+        (lambda e: e["ops"][0].pop("state"), r"ops\[0\] has no 'state'"),
+        (lambda e: e["ops"][0].update(planned=1), r"expected bool at .*ops\[0\]\.planned, got int"),
+        (lambda e: e["scheme"][0].update(tensor=3), "did you mean 'tensors'"),
+    ):
+        broken = copy.deepcopy(report)
+        edit(broken["backends"]["openvino"])
+        with pytest.raises(UsageError, match=message):
+            check_report(broken)
+    report["inputs"][0]["shape"] = [None, "3"]
+    with pytest.raises(UsageError, match=r"expected int at report\.inputs\[0\]\.shape\[1\], got str"):
+        check_report(report)
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [(("a", "b"), 1), (("a",), {"b": 1}), (("a", "c"), None), (("x", "y"), None), (("a", "b", "c"), None), ((), None)],
+)
+def test_lookup(keys, found):
+    part = {"a": {"b": 1}}
+    assert lookup(part, *keys) == (found if keys else part)
 
 
 def test_numbers_may_be_missing(report, failed_backend):

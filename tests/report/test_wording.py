@@ -52,3 +52,46 @@ def test_plain_takes_out_what_acts_on_a_terminal(bad):
 
 def test_plain_keeps_letters_of_every_language():
     assert wording.plain("café 模型 نموذج") == "café 模型 نموذج"
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("2026-01-31T12:00:00+00:00", "2026-01-31 12:00 UTC"),
+        ("2026-01-31T23:30:00-02:00", "2026-02-01 01:30 UTC"),
+        ("2026-01-31T12:00:00", "2026-01-31 12:00"),
+        ("2026-01-31", "2026-01-31 00:00"),
+        ("yesterday", "yesterday"),
+    ],
+)
+def test_date(text, written):
+    assert wording.date(text) == written
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "text"),
+    [(81.034, "top1", "81.03 %"), (98.7, "top5", "98.70 %"), (30.0, "mAP", "30.00"), (None, "top1", "-")],
+)
+def test_only_what_is_a_percentage_by_contract_gets_the_sign(value, name, text):
+    assert wording.with_unit(value, name) == text
+
+
+@pytest.mark.parametrize(
+    ("flags", "begins"),
+    [
+        (["avx2", "avx512_vnni", "amx_int8"], "yes (avx512_vnni, amx_int8)"),
+        (["asimddp"], "yes (asimddp)"),
+        (["avx2", "avx512f"], "no VNNI"),
+        ([], "not known"),
+    ],
+)
+def test_hardware(flags, begins):
+    assert wording.hardware(flags).startswith(begins)
+
+
+def test_the_number_of_samples_is_no_metric():
+    entry = {"passed": True, "metrics": {"float": {"samples": 10, "mAP": 3.0}}}
+    report = {"schema_version": 1, "model": "m", "created": "2026-01-31", "backends": {"a": entry}}
+    assert wording.metric_name(report) == "mAP"
+    entry["metrics"]["float"] = {"samples": 10}
+    assert wording.metric_name(report) == "top1"

@@ -70,7 +70,10 @@ def _float_bits(tensor: torch.Tensor) -> int:
 
 
 def _inputs(captured: CapturedModel) -> list[dict[str, str]]:
-    return [{"name": n.name, "dtype": str(n.meta["val"].dtype).removeprefix("torch.")} for n in captured.placeholders()]
+    return [
+        {"name": str(n.target), "dtype": str(n.meta["val"].dtype).removeprefix("torch.")}
+        for n in captured.placeholders()
+    ]
 
 
 def _flat(graph_module: fx.GraphModule) -> fx.GraphModule:

@@ -44,5 +44,5 @@ def _inputs(captured: CapturedModel) -> list[dict[str, Any]]:
     for node in captured.placeholders():
         value: torch.Tensor = node.meta["val"]
         shape = [size if isinstance(size, int) else None for size in value.shape]
-        described.append({"name": node.name, "dtype": str(value.dtype).removeprefix("torch."), "shape": shape})
+        described.append({"name": str(node.target), "dtype": str(value.dtype).removeprefix("torch."), "shape": shape})
     return described

@@ -1,0 +1,102 @@
+"""The verdict in one sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from razordeploy.report import wording
+from razordeploy.report.schema import BackendReport, Report, lookup, passed
+
+_NAMED = 2
+"""Speeds named one by one; of more, the lowest and the highest."""
+
+
+def sentence(report: Report) -> str:
+    """Say whether the run passed and why, for somebody who reads nothing else."""
+    backends = report["backends"]
+    if not backends:
+        return "Nothing was checked: no backend was run."
+    metric = wording.metric_name(report)
+    if not passed(report):
+        return f"Not passed: {'; '.join(_faults(backends, metric))}."
+    gaps = {name: gap for name, entry in backends.items() if (gap := _gap(entry)) is not None}
+    unknown = [name for name in backends if name not in gaps]
+    words = [
+        _accuracy(gaps, backends, metric) if gaps else "no check failed, but accuracy was not measured",
+        f"accuracy was not measured on {listed(unknown)}" if gaps and unknown else "",
+        _speed(backends),
+    ]
+    return f"Passed: {'; '.join(filter(None, words))}."
+
+
+def _held(entry: BackendReport) -> bool:
+    return entry["passed"] and "error" not in entry
+
+
+def over_limit(entry: BackendReport) -> bool:
+    """Tell whether more accuracy is lost than the limit allows."""
+    gap, limit = _gap(entry), _limit(entry)
+    return gap is not None and limit is not None and gap > limit
+
+
+def _faults(backends: Mapping[str, BackendReport], metric: str) -> list[str]:
+    """One clause for each thing that went wrong, with all the backends that it went wrong on."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, entry in backends.items():
+        if not _held(entry):
+            found.setdefault(_fault(entry, metric), []).append(name)
+    return [f"{listed(names)} {one if len(names) == 1 else many}" for (one, many), names in found.items()]
+
+
+def _fault(entry: BackendReport, metric: str) -> tuple[str, str]:
+    """What one backend, and what several, did wrong."""
+    if "error" in entry:
+        return "made no engine", "made no engines"
+    if over_limit(entry):
+        rest = f"{wording.fixed(_gap(entry))} points of {metric}, over the limit of {_limit(entry):g}"
+        return f"loses {rest}", f"lose {rest}"
+    failures = entry.get("failures")
+    return (f"failed: {failures[0]}",) * 2 if failures else ("failed a check",) * 2
+
+
+def _accuracy(gaps: dict[str, float], backends: dict[str, BackendReport], metric: str) -> str:
+    worst = max(gaps, key=lambda name: gaps[name])
+    gap, limit = gaps[worst], _limit(backends[worst])
+    several = len(backends) > 1
+    subject = "the int8 models" if several else "the int8 model"
+    bound = [worst] * several + ([] if limit is None else [f"limit {limit:g}"])
+    within = f" ({', '.join(bound)})" if bound else ""
+    if round(gap, 2) > 0:
+        return f"{subject} {'lose at most' if several else 'loses'} {wording.fixed(gap)} points of {metric}{within}"
+    return f"{subject} {'lose' if several else 'loses'} nothing of the float model's {metric}"
+
+
+def _speed(backends: dict[str, BackendReport]) -> str:
+    known = {name: s for name, e in backends.items() if (s := e.get("speedup")) is not None and math.isfinite(s)}
+    if not known:
+        return ""
+    if len(known) == 1 == len(backends):
+        speed = next(iter(known.values()))
+        return f"int8 runs at {wording.ratio(speed)} the speed of float{', which is slower' if round(speed, 2) < 1 else ''}"
+    words = [f"{wording.ratio(speed)} ({name})" for name, speed in known.items()]
+    if len(words) > _NAMED:
+        ordered = sorted(known, key=lambda name: known[name])
+        slow, fast = (f"{wording.ratio(known[name])} ({name})" for name in (ordered[0], ordered[-1]))
+        return f"int8 runs at {slow} to {fast} the speed of float"
+    return f"int8 runs at {listed(words)} the speed of float"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Write ``a, b and c``."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _gap(entry: BackendReport) -> float | None:
+    gap: float | None = lookup(entry, "gap", "float_to_engine")
+    return gap
+
+
+def _limit(entry: BackendReport) -> float | None:
+    limit: float | None = lookup(entry, "limits", "max_drop")
+    return limit
