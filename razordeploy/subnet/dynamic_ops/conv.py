@@ -38,9 +38,7 @@ class DynamicConvMixin(DynamicChannelMixin, _ConvNd):
             raise ModelError(f"{cls.__name__} stands in for {base.__name__}, got {kind.__name__}")
         own = kind.forward is not base.forward or kind._conv_forward is not base._conv_forward
         if own and kind.__module__ not in _WRAPPERS:
-            raise ModelError(
-                f"{kind.__name__} computes more than {base.__name__}: {cls.__name__} cannot stand in for it"
-            )
+            raise ModelError(f"{kind.__name__} is no plain {base.__name__}: {cls.__name__} cannot stand in for it")
 
     @classmethod
     def _plain_base(cls) -> type[nn.Module]:

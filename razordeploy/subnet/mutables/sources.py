@@ -14,19 +14,21 @@ from razordeploy.subnet.mutables.base import BaseMutable
 
 
 def trace_sources(*functions: Callable[..., Any] | None) -> tuple[BaseMutable, ...]:
-    """The mutables with a search space of their own that functions refer to, in order of first mention, each once.
+    """The mutables with a search space of their own that functions refer to, each once, in an order that
+    the functions alone decide (of a closure, the alphabet).
 
     Looks into closures, default and partial arguments, bound objects, and what a bound object with a true ``derives``
     holds.
     """
     found: dict[int, BaseMutable] = {}
-    seen: set[int] = set()
+    # Holds what it has seen: the id of a temporary list would be given to the next one.
+    seen: dict[int, object] = {}
     waiting: list[object] = [function for function in functions if function is not None]
     while waiting:
         value = waiting.pop(0)
         if id(value) in seen:
             continue
-        seen.add(id(value))
+        seen[id(value)] = value
         if isinstance(value, BaseMutable):
             found.update({id(mutable): mutable for mutable in value.sources if id(mutable) not in found})
         else:
