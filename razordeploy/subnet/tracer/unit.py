@@ -72,10 +72,14 @@ class Member:
     """Size of that dimension before pruning; other units may own the positions that this one does not."""
     is_output: bool
     """True: the tensor produces these channels (rows, bias, norm); False: it consumes them (columns)."""
+    is_weight: bool = False
+    """True for the weight of a convolution or linear layer; False for biases, norms, embeddings and scales."""
     strand: int = 0
     """Which strand of the unit; strands keep equally many elements but each its own."""
     group: int | None = None
     """Grouped convolution whose groups keep different channels: the group whose rows this entry is about."""
+    groups: int = 1
+    """Number of groups of that convolution."""
     spans: tuple[Span, ...]
     """Where the strand's elements are; together they cover each element of the strand the same number of times."""
 
@@ -129,6 +133,15 @@ class PrunableUnit:
     def prunable(self) -> bool:
         """Tell whether the unit may be given a choice."""
         return self.reason is None
+
+    def step(self, round_to: int) -> int:
+        """Fewest elements whose removal keeps every producing dimension a multiple of ``round_to`` channels."""
+        channels: dict[tuple[str, int], int] = {}
+        for member in self.outputs():
+            each = sum(span.positions_per_element * span.count for span in member.spans) // self.channels
+            key = (member.tensor, member.dim)
+            channels[key] = channels.get(key, 0) + each
+        return math.lcm(*(round_to // math.gcd(round_to, each) for each in channels.values())) if channels else 1
 
     def outputs(self) -> tuple[Member, ...]:
         """Members that produce the channels."""
