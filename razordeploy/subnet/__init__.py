@@ -1,1 +1,1 @@
-"""Supernets and their subnets: mutables, dynamic ops, channel units, mutators, and how a subnet is fixed and sliced."""
+"""Fixed and elastic subnets: channel tracing, mutables, slicing, estimation."""
