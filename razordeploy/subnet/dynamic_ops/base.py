@@ -59,6 +59,20 @@ class DynamicMixin(nn.Module):
         return new
 
     @classmethod
+    def convert_in_place(cls, module: nn.Module) -> Self:
+        """Turn ``module`` itself into a dynamic operation, so that whoever holds it holds that.
+
+        Raises:
+            ModelError: this operation cannot be made of ``module``.
+        """
+        cls.check_convertible(module)
+        static_type = type(module)
+        operation: Any = module
+        operation.__class__ = cls
+        operation._init_dynamic(static_type)
+        return operation
+
+    @classmethod
     def check_convertible(cls, module: nn.Module) -> None:
         """Raise ``ModelError`` where ``module`` is no operation that this one can stand in for."""
 
@@ -100,6 +114,13 @@ class DynamicMixin(nn.Module):
         static._modules.pop("mutable_attrs", None)
         self._slice_into(static)
         return static
+
+    def make_static_in_place(self) -> None:
+        """Become what ``to_static_op()`` gives."""
+        static = self.to_static_op()
+        me: Any = self
+        me.__class__ = type(static)
+        me.__dict__ = static.__dict__
 
     def check_if_mutables_fixed(self) -> None:
         """Raise ``ModelError`` where a mutable may still change."""
@@ -172,8 +193,12 @@ class DynamicChannelMixin(DynamicMixin):
         """Run the operation on what it is given, sliced or masked."""
         if not self.masked:
             return self._forward_sliced(x)
-        y = self._forward_sliced(take(x, self.mask_of("in_channels"), self.in_dim))
-        return put(y, self.mask_of("out_channels"), self.out_dim)
+        in_mask, out_mask = self._masks()
+        return put(self._forward_sliced(take(x, in_mask, self.in_dim)), out_mask, self.out_dim)
+
+    def _masks(self) -> tuple[Tensor | None, Tensor | None]:
+        """Masks of the input and the output; None where all channels are kept."""
+        return self.mask_of("in_channels"), self.mask_of("out_channels")
 
     def _forward_sliced(self, x: Tensor) -> Tensor:
         raise NotImplementedError

@@ -65,17 +65,19 @@ class DynamicConvMixin(DynamicChannelMixin, _ConvNd):
         return weight, None if bias is None else take(bias, out_mask, 0)
 
     def _masks(self) -> tuple[Tensor | None, Tensor | None]:
-        """Masks of input and output; the number of groups has the first word."""
-        in_mask, out_mask = self.mask_of("in_channels"), self.mask_of("out_channels")
+        """Masks of input and output; of grouped convolutions one side follows the other where it has no mask."""
+        in_mask, out_mask = super()._masks()
         groups = self._choice("groups", self.groups)
-        if groups == self.groups:
-            return in_mask, out_mask
         if not 1 <= groups <= self.groups:
             raise ModelError(f"{type(self).__name__}: expected groups from 1 to {self.groups}, got {groups}")
-        return tuple(
-            torch.arange(width, device=self.weight.device) < width // self.groups * groups
-            for width in (self.in_channels, self.out_channels)
-        )
+        if groups < self.groups:
+            alive = torch.arange(self.groups, device=self.weight.device) < groups
+            return _spread(alive, self.in_channels), _spread(alive, self.out_channels)
+        if self.groups > 1 and in_mask is None and out_mask is not None:
+            in_mask = _spread(out_mask.view(self.groups, -1).any(1), self.in_channels)
+        elif self.groups > 1 and out_mask is None and in_mask is not None:
+            out_mask = _spread(in_mask.view(self.groups, -1).any(1), self.out_channels)
+        return in_mask, out_mask
 
     def _current_groups(self, weight: Tensor) -> int:
         in_mask = self._masks()[0]
@@ -106,6 +108,11 @@ class DynamicConvMixin(DynamicChannelMixin, _ConvNd):
         if bias is not None and self.bias is not None:
             static.bias = nn.Parameter(bias.detach().clone(), requires_grad=self.bias.requires_grad)
         _set_kernel(static, tuple(weight.shape[2:]), padding)
+
+
+def _spread(groups: Tensor, width: int) -> Tensor | None:
+    """The mask (width,) that keeps whole groups; None where it keeps all."""
+    return None if bool(groups.all()) else groups.repeat_interleave(width // groups.numel())
 
 
 def _grouped_weight(weight: Tensor, in_mask: Tensor | None, out_mask: Tensor | None, groups: int) -> Tensor:

@@ -41,9 +41,11 @@ class DynamicConvTransposeMixin(DynamicChannelMixin, _ConvTransposeNd):
         return weight, None if self.bias is None else take(self.bias, out_mask, 0)
 
     def _masks(self) -> tuple[Tensor | None, Tensor | None]:
-        in_mask, out_mask = self.mask_of("in_channels"), self.mask_of("out_channels")
+        in_mask, out_mask = super()._masks()
         if self.groups == 1 or (in_mask is None and out_mask is None):
             return in_mask, out_mask
+        if self.groups == self.in_channels == self.out_channels and (in_mask is None or out_mask is None):
+            in_mask = out_mask = out_mask if in_mask is None else in_mask
         depthwise = self.groups == self.in_channels == self.out_channels
         if not depthwise or in_mask is None or out_mask is None or not torch.equal(in_mask, out_mask):
             raise ModelError(
@@ -56,8 +58,8 @@ class DynamicConvTransposeMixin(DynamicChannelMixin, _ConvTransposeNd):
         """(N, C_in kept, ...) -> (N, C_out kept, ...); full widths where ``masked`` is set."""
         if not self.masked:
             return self._transpose(input, output_size)
-        y = self._transpose(take(input, self.mask_of("in_channels"), 1), output_size)
-        return put(y, self.mask_of("out_channels"), 1)
+        in_mask, out_mask = self._masks()
+        return put(self._transpose(take(input, in_mask, 1), output_size), out_mask, 1)
 
     def _transpose(self, x: Tensor, output_size: list[int] | None) -> Tensor:
         weight, bias = self.get_dynamic_params()

@@ -100,6 +100,10 @@ class SimpleMutableChannel(BaseMutableChannel):
         """The mask as 0 and 1."""
         return self.mask.int().tolist()
 
+    def keep_in_state(self) -> None:
+        """Save the mask in state dicts from now on."""
+        self.register_buffer("mask", self.mask, persistent=True)
+
     def expand_mutable_channel(self, expand_ratio: int, outer: int = 1) -> DerivedMutable:
         """These channels in a wider axis: each ``expand_ratio`` times in place, the whole ``outer`` times over."""
         formula = Repeat(self, inner=expand_ratio, outer=outer)

@@ -53,6 +53,25 @@ class Repeat:
         return channels(self.source).repeat_interleave(self.inner).repeat(self.outer)
 
 
+class Placed:
+    """Channels anywhere in a wider axis, by a table of positions; what is another's stays."""
+
+    derives = True
+
+    def __init__(self, source: BaseMutable, elements: Tensor) -> None:
+        self.source, self.elements = source, elements
+
+    def choice(self) -> int:
+        """The number of positions kept."""
+        return int(self.mask().sum())
+
+    def mask(self) -> Tensor:
+        """Bool (positions,): the source's mask at ``elements``, true where that is -1."""
+        mask = channels(self.source)
+        elements = self.elements.to(mask.device)
+        return mask[elements.clamp(min=0)] | (elements < 0)
+
+
 class Product:
     """Channels or a number times a mutable number."""
 
