@@ -9,11 +9,12 @@ from razordeploy import registry
 from razordeploy.subnet.dynamic_ops.table import DYNAMIC_OPS
 from razordeploy.subnet.mutables.table import MUTABLES
 from razordeploy.subnet.mutators.table import MUTATORS
+from razordeploy.subnet.sub_model import FUNCTIONS
 from razordeploy.subnet.units.table import UNITS
 
 # Registry -> tables of name -> class or function.
 COMPONENTS: dict[str, tuple[Mapping[str, Any], ...]] = {
-    "MODELS": (MUTABLES, DYNAMIC_OPS, UNITS, MUTATORS),
+    "MODELS": (MUTABLES, DYNAMIC_OPS, UNITS, MUTATORS, FUNCTIONS),
 }
 
 for _name, _tables in COMPONENTS.items():

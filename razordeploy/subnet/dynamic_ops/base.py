@@ -107,20 +107,24 @@ class DynamicMixin(nn.Module):
             ModelError: a mutable is not fixed.
         """
         self.check_if_mutables_fixed()
-        static: Any = self.static_type.__new__(self.static_type)
-        static.__dict__.update(_own_containers(self.__dict__))
-        for name in self.dynamic_state:
-            static.__dict__.pop(name, None)
-        static._modules.pop("mutable_attrs", None)
+        static = self._bare()
         self._slice_into(static)
         return static
 
-    def make_static_in_place(self) -> None:
-        """Become what ``to_static_op()`` gives."""
-        static = self.to_static_op()
-        me: Any = self
-        me.__class__ = type(static)
-        me.__dict__ = static.__dict__
+    def to_plain_op(self) -> nn.Module:
+        """The plain operation of full width, in which the kept channels have the values of the current choice."""
+        plain = self._bare()
+        self._fill_into(plain)
+        return plain
+
+    def _bare(self) -> Any:
+        """The plain operation with this one's tensors and attributes, as far as they are not dynamic."""
+        bare: Any = self.static_type.__new__(self.static_type)
+        bare.__dict__.update(_own_containers(self.__dict__))
+        for name in self.dynamic_state:
+            bare.__dict__.pop(name, None)
+        bare._modules.pop("mutable_attrs", None)
+        return bare
 
     def check_if_mutables_fixed(self) -> None:
         """Raise ``ModelError`` where a mutable may still change."""
@@ -135,6 +139,9 @@ class DynamicMixin(nn.Module):
     def _slice_into(self, static: Any) -> None:
         """Set the sliced parameters and changed attributes on the plain operation."""
         raise NotImplementedError
+
+    def _fill_into(self, plain: Any) -> None:
+        """Set what differs from this operation's own tensors on the plain operation of full width."""
 
     def _check_mutable(self, key: str, mutable: BaseMutable) -> None:
         """Raise ``ModelError`` where ``mutable`` does not fit the attribute ``key``."""
@@ -178,6 +185,11 @@ class DynamicChannelMixin(DynamicMixin):
             return None
         mask = channels(mutable)
         return None if bool(mask.all()) else mask
+
+    def channel_mask(self, attr: str) -> Tensor:
+        """Bool mask of the channels of ``attr`` that are kept, also where all are."""
+        mask = self.mask_of(attr)
+        return torch.ones(self.width_of(attr), dtype=torch.bool) if mask is None else mask
 
     @property
     def mutable_in_channels(self) -> BaseMutable | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from razordeploy.errors import ModelError
 from razordeploy.subnet.dynamic_ops.conv import DynamicConv2d
-from razordeploy.subnet.selection import take
+from razordeploy.subnet.selection import kept, take
 
 
 class FuseConv2d(DynamicConv2d):
@@ -51,8 +51,8 @@ class FuseConv2d(DynamicConv2d):
         p = log_p.exp()
         importance = (p * (log_p - log_p.mean(0))).sum(1)
         mask = self.mask_of("out_channels")
-        kept = self.out_channels if mask is None else int(mask.sum())
-        rows = importance.topk(kept).indices.sort().values
+        count = self.out_channels if mask is None else int(mask.sum())
+        rows = importance.topk(count).indices.sort().values
         return p[rows].to(self.weight.dtype)
 
     def _get_dynamic_params_by_mutable_channels(
@@ -61,10 +61,10 @@ class FuseConv2d(DynamicConv2d):
         if self.fusion is None:
             return super()._get_dynamic_params_by_mutable_channels(weight, bias)
         in_mask, out_mask = self._masks()
-        kept = self.out_channels if out_mask is None else int(out_mask.sum())
-        if self.fusion.size(0) != kept:
+        count = self.out_channels if out_mask is None else int(out_mask.sum())
+        if self.fusion.size(0) != count:
             raise ModelError(
-                f"FuseConv2d: the fusion has {self.fusion.size(0)} filters, but {kept} channels are kept",
+                f"FuseConv2d: the fusion has {self.fusion.size(0)} filters, but {count} channels are kept",
                 hint="call calc_information() of the mutator after changing choices",
             )
         if self.groups not in (1, self.out_channels):
@@ -74,7 +74,23 @@ class FuseConv2d(DynamicConv2d):
         fused = (self.fusion @ weight.flatten(1)).unflatten(1, weight.shape[1:])
         return fused, None if bias is None else self.fusion @ bias
 
+    def _fill_into(self, plain: Any) -> None:
+        self._forget_fusion(plain)
+        if self.fusion is None:
+            return
+        rows = kept(self.channel_mask("out_channels"))
+        with torch.no_grad():
+            filters = (self.fusion @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
+            plain.weight = nn.Parameter(self.weight.index_copy(0, rows, filters), self.weight.requires_grad)
+            if self.bias is not None:
+                plain.bias = nn.Parameter(
+                    self.bias.index_copy(0, rows, self.fusion @ self.bias), self.bias.requires_grad
+                )
+
     def _slice_into(self, static: Any) -> None:
         super()._slice_into(static)
+        self._forget_fusion(static)
+
+    def _forget_fusion(self, static: Any) -> None:
         static._buffers.pop("fusion", None)
         static._non_persistent_buffers_set = static._non_persistent_buffers_set - {"fusion"}

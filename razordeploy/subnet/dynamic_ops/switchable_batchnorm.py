@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from razordeploy.errors import ModelError
 from razordeploy.subnet.dynamic_ops.batchnorm import DynamicBatchNorm2d
+from razordeploy.subnet.selection import kept
 
 
 class SwitchableBatchNorm2d(DynamicBatchNorm2d):
@@ -69,6 +70,18 @@ class SwitchableBatchNorm2d(DynamicBatchNorm2d):
     def _forward_sliced(self, x: Tensor) -> Tensor:
         candidate = self._current()
         return super()._forward_sliced(x) if candidate is None else candidate(x)
+
+    def _fill_into(self, plain: Any) -> None:
+        candidate = self._current()
+        plain._modules.pop("candidate_bn", None)
+        if candidate is None:
+            return
+        rows = kept(self.channel_mask("num_features"))
+        with torch.no_grad():
+            for name, value in [*candidate.named_parameters(), *candidate.named_buffers()]:
+                old = self.get_parameter(name) if name in self._parameters else self.get_buffer(name)
+                new = old.index_copy(0, rows.to(old.device), value) if value.dim() else value.clone()
+                plain.__setattr__(name, nn.Parameter(new, old.requires_grad) if name in self._parameters else new)
 
     def _slice_into(self, static: Any) -> None:
         candidate = self._current()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -100,6 +100,14 @@ class BaseMutable(nn.Module):
         """The smallest choice."""
         raise NotImplementedError
 
+    def check_chosen(self, chosen: Any) -> None:
+        """Raise ``ModelError`` where ``chosen`` is no choice; change nothing."""
+        before = self.current_choice
+        try:
+            self.current_choice = chosen
+        finally:
+            self.current_choice = before
+
     def fix_chosen(self, chosen: Any) -> None:
         """Choose for good.
 
@@ -131,7 +139,7 @@ class BaseMutable(nn.Module):
         if self.is_fixed:
             raise ModelError(f"mutable '{self.name}' is fixed already", hint="fix_chosen() may be called once")
 
-    def _check_choice(self, choice: Any, known: Iterable[Any] | None = None) -> None:
-        known = list(self.choices if known is None else known)
+    def _check_choice(self, choice: Any) -> None:
+        known = list(self.choices)
         if isinstance(choice, bool) or choice not in known:
             raise ModelError(f"mutable '{self.name}': expected one of {known}, got {choice!r}")

@@ -101,6 +101,17 @@ class DiffMutableOP(DiffMutableModule):
         """Names of the candidates; of those that are left once fixed."""
         return list(self._candidate_ops)
 
+    @property
+    def current_choice(self) -> Any:
+        """Name or names of the candidates in use; None: all."""
+        return self._chosen if self.is_fixed else self._current_choice
+
+    @current_choice.setter
+    def current_choice(self, choice: str | Sequence[str] | None) -> None:
+        if choice is not None:
+            self._names(choice)
+        self._current_choice = choice
+
     def forward_fixed(self, x: Any) -> Any:
         """The sum over the operations that were fixed, usually one."""
         return sum(operation(x) for operation in self._candidate_ops.values())
@@ -132,16 +143,20 @@ class DiffMutableOP(DiffMutableModule):
     def fix_chosen(self, chosen: str | Sequence[str]) -> None:
         """Keep the candidates named, one or several, and drop the others."""
         self._refuse_second_fix()
-        names = [chosen] if isinstance(chosen, str) else list(chosen)
-        if not names:
-            raise ModelError(f"mutable '{self.name}': expected at least one of {self.choices}, got none")
-        for name in names:
-            self._check_choice(name)
+        names = self._names(chosen)
         for name in self.choices:
             if name not in names:
                 self._candidate_ops.pop(name)
         self._chosen = chosen
         self.is_fixed = True
+
+    def _names(self, chosen: str | Sequence[str]) -> list[str]:
+        names = [chosen] if isinstance(chosen, str) else list(chosen)
+        if not names:
+            raise ModelError(f"mutable '{self.name}': expected at least one of {self.choices}, got none")
+        for name in names:
+            self._check_choice(name)
+        return names
 
     def export_chosen(self) -> Any:
         """Name or names of the current choice.

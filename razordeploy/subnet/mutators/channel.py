@@ -52,7 +52,7 @@ class ChannelMutator(BaseMutator):
     ) -> None:
         super().__init__(init_cfg)
         self.parse_cfg = dict(DEFAULT_PARSE if parse_cfg is None else parse_cfg)
-        self._parse = read_parse_cfg(self.parse_cfg)
+        self.parse = read_parse_cfg(self.parse_cfg)
         self.unit_config = read_unit_cfg(channel_unit_cfg, self.unit_type)
         self._custom_groups = [list(group) for group in custom_groups or ()]
         self.units = nn.ModuleList()
@@ -70,9 +70,9 @@ class ChannelMutator(BaseMutator):
         """
         if len(self.units):
             raise ModelError(f"{type(self).__name__} has a supernet already", hint="make a mutator for each model")
-        inputs = example_inputs(self._parse, supernet)
+        inputs = example_inputs(self.parse, supernet)
         units = self._find_units(supernet, inputs)
-        if self._parse.way != PREDEFINED:
+        if self.parse.way != PREDEFINED:
             for unit in units:
                 unit.prepare_for_pruning(supernet)
             self._choose_forward(supernet, units, inputs)
@@ -83,9 +83,9 @@ class ChannelMutator(BaseMutator):
         self._group()
 
     def _find_units(self, supernet: nn.Module, inputs: tuple[Tensor, ...] | None) -> list[MutableChannelUnit]:
-        if self._parse.way == PREDEFINED:
+        if self.parse.way == PREDEFINED:
             return predefined_units(supernet, self.unit_config)
-        if self._parse.way == CONFIG or self.unit_config.has_all_channels:
+        if self.parse.way == CONFIG or self.unit_config.has_all_channels:
             return configured_units(supernet, self.unit_config)
         if inputs is None:
             raise ModelError("parse_cfg needs a demo_input to trace the model", hint="such as (1, 3, 224, 224)")
@@ -95,9 +95,9 @@ class ChannelMutator(BaseMutator):
     def _choose_forward(
         self, supernet: nn.Module, units: list[MutableChannelUnit], inputs: tuple[Tensor, ...] | None
     ) -> None:
-        mode, why = self._parse.forward, None
+        mode, why = self.parse.forward, None
         if mode == "auto":
-            why = needs_masks(units)
+            why = needs_masks(units, tried=inputs is not None)
             if why is None and inputs is not None and any(unit.is_mutable for unit in units):
                 why = runs_sliced(supernet, units, inputs)
             mode = "slice" if why is None else "mask"

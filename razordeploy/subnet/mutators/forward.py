@@ -26,12 +26,17 @@ def set_masked(model: nn.Module, masked: bool) -> None:
             module.masked = masked
 
 
-def needs_masks(units: Sequence[MutableChannelUnit]) -> str | None:
-    """Why the model of ``units`` cannot run sliced whatever its code; None where it may."""
+def needs_masks(units: Sequence[MutableChannelUnit], *, tried: bool) -> str | None:
+    """Why the model of ``units`` should not run sliced; None where it may.
+
+    Args:
+        units: of the model.
+        tried: the model will be tried, so what depends on its code is not ruled out here.
+    """
     for unit in units:
         if not unit.is_mutable:
             continue
-        if len(unit.segments) > 1:
+        if len(unit.segments) > 1 and not tried:
             return f"the channels of '{unit.name}' are shuffled"
         for channel in unit.channels:
             if channel.tensor is not None:
