@@ -44,7 +44,12 @@ class DMCPChannelUnit(SequentialMutableChannelUnit):
         return expected_channels(arch_param, groups)
 
     def weigh_channels(self, arch_param: Tensor | None, groups: MarkovGroups | None) -> None:
-        """Let the unit's batch norms multiply channels by their marginal probability; None stops it."""
+        """Let the unit's batch norms multiply channels by their marginal probability; None stops it.
+
+        A norm over a concatenation, which has other units' channels as well, does not: each of its inputs has been
+        through a norm of its own.
+        """
         for channel in self.output_related:
-            if isinstance(channel.module, DMCPBatchNorm2d):
-                channel.module.set_forward_args(arch_param, groups)
+            module = channel.module
+            if isinstance(module, DMCPBatchNorm2d) and module.num_features == self.num_channels:
+                module.set_forward_args(arch_param, groups)
