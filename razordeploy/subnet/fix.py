@@ -13,6 +13,7 @@ from razordeploy.errors import ModelError, nearest
 from razordeploy.subnet.files import read_mapping
 from razordeploy.subnet.fix_mutables import dump_mutables, fix_mutables, is_of_mutables
 from razordeploy.subnet.mutators.channel import ChannelMutator
+from razordeploy.subnet.mutators.parse import CONFIG
 from razordeploy.subnet.mutators.parse import example_inputs as demo_inputs
 from razordeploy.subnet.mutators.table import MUTATORS
 from razordeploy.subnet.static import become, make_static, static_copy
@@ -64,7 +65,9 @@ def export_fix_subnet(
         raise ModelError(
             f"{type(model).__name__} has no channel mutator to export", hint="use export_subnet_mode='mutable'"
         )
-    subnet = mutator.config_template(with_channels=export_channel, with_unit_init_args=True)
+    # Without tracing and without channels nobody could load the file.
+    with_channels = export_channel or mutator.parse.way == CONFIG
+    subnet = mutator.config_template(with_channels=with_channels, with_unit_init_args=True)
     if not slice_weight:
         return subnet, None
     return subnet, static_copy(architecture, mutator, _inputs(mutator, architecture, example_inputs))

@@ -14,14 +14,19 @@ from razordeploy.subnet.mutables.derived import DerivedMutable
 
 
 def own_mutables(model: nn.Module) -> Iterator[tuple[str, BaseMutable]]:
-    """Mutables with a search space of their own under every path they have, then those that only others refer to."""
+    """Mutables with a search space of their own under every path they have, then those that only others refer to.
+
+    Masks of channel units are not among them.
+    """
     named = list(model.named_modules(remove_duplicate=False))
     own = [(path, module) for path, module in named if isinstance(module, BaseMutable) and module.sources == (module,)]
     seen = {id(mutable) for _, mutable in own}
     yield from own
     for path, module in named:
         if isinstance(module, BaseMutable):
-            yield from ((path, source) for source in module.sources if id(source) not in seen)
+            for source in module.sources:
+                if id(source) not in seen and not getattr(source, "belongs_to_unit", False):
+                    yield path, source
 
 
 def is_of_mutables(content: Mapping[str, Any]) -> bool:

@@ -67,6 +67,8 @@ class SimpleMutableChannel(BaseMutableChannel):
     """
 
     mask: Tensor
+    belongs_to_unit: bool = False
+    """True where a channel unit owns the mask: its mutator exports it, not the model."""
 
     def __init__(self, num_channels: int, alias: str | None = None, init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(num_channels, alias, init_cfg)
@@ -100,8 +102,9 @@ class SimpleMutableChannel(BaseMutableChannel):
         """The mask as 0 and 1."""
         return self.mask.int().tolist()
 
-    def keep_in_state(self) -> None:
-        """Save the mask in state dicts from now on."""
+    def give_to_unit(self) -> None:
+        """Save the mask in state dicts from now on: those of the channel unit that owns it."""
+        self.belongs_to_unit = True
         self.register_buffer("mask", self.mask, persistent=True)
 
     def expand_mutable_channel(self, expand_ratio: int, outer: int = 1) -> DerivedMutable:

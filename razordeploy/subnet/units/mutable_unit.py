@@ -188,7 +188,7 @@ class MutableChannelUnit(ChannelUnit):
 
     def adopt_mask(self, mutable_channel: SimpleMutableChannel) -> None:
         """Take ``mutable_channel`` as the unit's own, and save its mask with the unit."""
-        mutable_channel.keep_in_state()
+        mutable_channel.give_to_unit()
         self.mutable_channel = mutable_channel
 
     @property
