@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ import torch
 from razordeploy.capture.export import export_program
 from razordeploy.capture.normalize import plain_graph
 from razordeploy.errors import UsageError, nearest
-from razordeploy.subnet.tracer.axes import Axis
-from razordeploy.subnet.tracer.layout import Cuts, Kept, Widths, parts_of
+from razordeploy.subnet.tracer.axes import Axis, leaves
+from razordeploy.subnet.tracer.layout import Cuts, Kept, Widths, cuts_of_leaves, parts_of
 from razordeploy.subnet.tracer.trace import Trace, trace
 from razordeploy.subnet.tracer.unit import PrunableUnit
 from razordeploy.subnet.tracer.units import build_units
@@ -47,9 +46,11 @@ class ChannelGraph:
         built = build_units(traced)
         self.units: dict[str, PrunableUnit] = {name: unit for name, (unit, _) in built.items()}
         """Every unit by name, in the order of execution; those that cannot be pruned carry their reason."""
-        self._strands: dict[str, tuple[Axis, ...]] = {name: strands for name, (_, strands) in built.items()}
-        dims = [dims for value in traced.dims.values() for dims in (value if isinstance(value, tuple) else (value,))]
-        self._parts = parts_of(axis for axes in [*dims, *traced.state.values()] for axis in axes)
+        self.strands: dict[str, tuple[Axis, ...]] = {name: strands for name, (_, strands) in built.items()}
+        """Leaf axis of every strand of every unit."""
+        self.parts = parts_of(traced.all_axes())
+        """Parts of interleavings, which tie the choice of elements to the order of channels."""
+        self._shuffled = {leaf for part in self.parts for leaf in leaves(part)}
 
     @property
     def prunable(self) -> dict[str, PrunableUnit]:
@@ -86,7 +87,7 @@ class ChannelGraph:
                 kept[name] = _positions(unit, value)
                 widths[name] = kept[name].shape[1]
             else:
-                widths[name] = _width(unit, value, round_to)
+                widths[name] = self._width(unit, value, round_to)
         return Selection(widths=widths, kept=kept)
 
     def _known(self, name: str) -> PrunableUnit:
@@ -97,13 +98,56 @@ class ChannelGraph:
             raise UsageError(f"'{name}' cannot be pruned: {unit.reason}")
         return unit
 
+    def choices(self, name: str, round_to: int = 1) -> list[int]:
+        """Widths that a unit may have, increasing; its own is always one of them.
+
+        They are the multiples of what ``round_to`` asks for, without those at which a channel shuffle would have to
+        take one channel for another.
+        """
+        unit = self.units[name]
+        step = min(unit.step(round_to), unit.channels)
+        return [n for n in [*range(step, unit.channels, step), unit.channels] if self._realisable(name, n)]
+
+    def _realisable(self, name: str, width: int) -> bool:
+        if not self.cut_by_shuffles(name) or width == self.units[name].channels:
+            return True
+        try:
+            cuts_of_leaves(self.parts, Widths(dict.fromkeys(self.strands[name], width)))
+        except UsageError:
+            return False
+        return True
+
+    def cut_by_shuffles(self, name: str) -> bool:
+        """Tell whether the order of a unit's channels decides where they go, so that not any may be dropped."""
+        return not self._shuffled.isdisjoint(self.strands[name])
+
+    def _width(self, unit: PrunableUnit, value: Any, round_to: int) -> int:
+        """Check a number, or turn a share into the nearest width that is possible, the wider of two."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            found = type(value).__name__
+            raise UsageError(f"'{unit.name}': expected a number of channels, a share or kept positions, got {found}")
+        if isinstance(value, int):
+            if not 1 <= value <= unit.channels:
+                raise UsageError(f"'{unit.name}': expected 1 to {unit.channels} channels, got {value}")
+            if value in (possible := self.choices(unit.name, round_to)):
+                return value
+            near = min(possible, key=lambda n: (abs(n - value), -n))
+            asked = f" with round_to={round_to}" if round_to > 1 else ""
+            raise UsageError(
+                f"'{unit.name}': {value} of {unit.channels} is no possible width{asked}", hint=f"{near} is"
+            )
+        if not 0 < value <= 1:
+            raise UsageError(f"'{unit.name}': expected a share above 0 and up to 1.0, got {value}")
+        wanted = value * unit.channels
+        return min(self.choices(unit.name, round_to), key=lambda n: (abs(n - wanted), -n))
+
     def widths(self, selection: Selection) -> Widths:
         """Sizes of every dimension under ``selection``."""
-        return Widths(self._leaf_widths(selection))
+        return Widths(self.leaf_widths(selection))
 
     def kept(self, selection: Selection, importance: Importance) -> Kept:
         """Positions of every dimension that stay under ``selection``, the most important ones."""
-        strands = {leaf: (name, at) for name in selection.widths for at, leaf in enumerate(self._strands[name])}
+        strands = {leaf: (name, at) for name in selection.widths for at, leaf in enumerate(self.strands[name])}
 
         def pick(leaf: Axis, width: int, cuts: Cuts) -> torch.Tensor:
             name, at = strands.get(leaf, ("", 0))
@@ -113,35 +157,16 @@ class ChannelGraph:
                 return torch.arange(leaf.size)
             return _best(importance(self.units[name], at), cuts)
 
-        return Kept(self._leaf_widths(selection), self._parts, pick)
+        return Kept(self.leaf_widths(selection), self.parts, pick)
 
     def chosen(self, selection: Selection, kept: Kept) -> Selection:
         """``selection`` with the positions that ``kept`` settled on."""
-        positions = {n: torch.stack([kept.index(leaf) for leaf in self._strands[n]]) for n in selection.widths}
+        positions = {n: torch.stack([kept.index(leaf) for leaf in self.strands[n]]) for n in selection.widths}
         return Selection(widths=selection.widths, kept=positions)
 
-    def _leaf_widths(self, selection: Selection) -> dict[Axis, int]:
-        return {leaf: width for name, width in selection.widths.items() for leaf in self._strands[name]}
-
-
-def _width(unit: PrunableUnit, value: Any, round_to: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise UsageError(
-            f"'{unit.name}': expected a number of channels, a share or kept positions, got {type(value).__name__}"
-        )
-    step = min(unit.step(round_to), unit.channels)
-    if isinstance(value, int):
-        if not 1 <= value <= unit.channels:
-            raise UsageError(f"'{unit.name}': expected 1 to {unit.channels} channels, got {value}")
-        if value % step and value != unit.channels:
-            raise UsageError(
-                f"'{unit.name}': {value} is not a multiple of {step}, which round_to={round_to} asks for",
-                hint=f"{max(step, value - value % step)} is",
-            )
-        return value
-    if not 0 < value <= 1 or math.isnan(value):
-        raise UsageError(f"'{unit.name}': expected a share above 0 and up to 1.0, got {value}")
-    return min(unit.channels, max(step, step * math.floor(value * unit.channels / step + 0.5)))
+    def leaf_widths(self, selection: Selection) -> dict[Axis, int]:
+        """Width of every leaf that ``selection`` speaks of."""
+        return {leaf: width for name, width in selection.widths.items() for leaf in self.strands[name]}
 
 
 def _positions(unit: PrunableUnit, value: Any) -> torch.Tensor:
