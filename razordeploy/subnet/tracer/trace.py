@@ -49,7 +49,7 @@ class Trace:
     consumed: set[tuple[str, int]] = field(default_factory=set)
     """``(tensor, dimension)`` that is contracted with an activation: input channels."""
     looked_up: set[tuple[str, int]] = field(default_factory=set)
-    """``(tensor, dimension)`` whose entries are activations: the columns of an embedding, shared with a layer or not."""
+    """``(tensor, dimension)`` whose entries are activations: columns of an embedding, even one that a layer shares."""
     weights: set[str] = field(default_factory=set)
     """Tensors that are multiplied with activations, or looked up: weights of layers."""
     grouped: dict[str, Grouped] = field(default_factory=dict)
