@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 
 from razordeploy.capture.export import export_program
 from razordeploy.capture.normalize import plain_graph
-from razordeploy.errors import UsageError, nearest
+from razordeploy.errors import UsageError
 from razordeploy.subnet.tracer.axes import Axis, leaves
 from razordeploy.subnet.tracer.layout import Cuts, Kept, Widths, cuts_of_leaves, parts_of
 from razordeploy.subnet.tracer.trace import Trace, trace
@@ -50,6 +51,7 @@ class ChannelGraph:
         """Leaf axis of every strand of every unit."""
         self.parts = parts_of(traced.all_axes())
         """Parts of interleavings, which tie the choice of elements to the order of channels."""
+        self._steps: dict[tuple[str, int], int] = {}
         self._shuffled = {leaf for part in self.parts for leaf in leaves(part)}
 
     @property
@@ -74,12 +76,12 @@ class ChannelGraph:
             found = {name: choice(unit) for name, unit in self.prunable.items()}
             wanted = {name: value for name, value in found.items() if value is not None}
         else:
-            wanted = {name: choice for name, unit in self.prunable.items() if unit.primary}
-            if isinstance(choice, int) and not isinstance(choice, bool):
+            if not isinstance(choice, float) or not 0 < choice <= 1:
                 raise UsageError(
-                    f"choice={choice}: one number of channels for every unit says too little",
-                    hint="give a share such as 0.5, or a number by unit name",
+                    f"choice: expected a share of the channels, above 0 and up to 1.0, got {choice!r}",
+                    hint="numbers of channels go by unit name, see channel_units",
                 )
+            wanted = {name: choice for name, unit in self.prunable.items() if unit.primary}
         widths, kept = {}, {}
         for name, value in wanted.items():
             unit = self.units[name]
@@ -93,7 +95,8 @@ class ChannelGraph:
     def _known(self, name: str) -> PrunableUnit:
         unit = self.units.get(name)
         if unit is None:
-            raise UsageError(f"no unit is called '{name}'", hint=nearest(name, self.prunable))
+            near = difflib.get_close_matches(str(name), list(self.prunable), n=1, cutoff=0.0)
+            raise UsageError(f"no unit is called '{name}'", hint=f"did you mean '{near[0]}'?" if near else None)
         if unit.reason is not None:
             raise UsageError(f"'{name}' cannot be pruned: {unit.reason}")
         return unit
@@ -104,8 +107,7 @@ class ChannelGraph:
         They are the multiples of what ``round_to`` asks for, without those at which a channel shuffle would have to
         take one channel for another.
         """
-        unit = self.units[name]
-        step = min(unit.step(round_to), unit.channels)
+        unit, step = self.units[name], self._step(name, round_to)
         return [n for n in [*range(step, unit.channels, step), unit.channels] if self._realisable(name, n)]
 
     def _realisable(self, name: str, width: int) -> bool:
@@ -129,17 +131,32 @@ class ChannelGraph:
         if isinstance(value, int):
             if not 1 <= value <= unit.channels:
                 raise UsageError(f"'{unit.name}': expected 1 to {unit.channels} channels, got {value}")
-            if value in (possible := self.choices(unit.name, round_to)):
-                return value
-            near = min(possible, key=lambda n: (abs(n - value), -n))
-            asked = f" with round_to={round_to}" if round_to > 1 else ""
-            raise UsageError(
-                f"'{unit.name}': {value} of {unit.channels} is no possible width{asked}", hint=f"{near} is"
-            )
+            near = self._nearest(unit, value, round_to)
+            if near != value:
+                asked = f" with round_to={round_to}" if round_to > 1 else ""
+                found = f"{value} of {unit.channels} is no possible width{asked}"
+                raise UsageError(f"'{unit.name}': {found}", hint=f"{near} is")
+            return value
         if not 0 < value <= 1:
             raise UsageError(f"'{unit.name}': expected a share above 0 and up to 1.0, got {value}")
-        wanted = value * unit.channels
-        return min(self.choices(unit.name, round_to), key=lambda n: (abs(n - wanted), -n))
+        return self._nearest(unit, value * unit.channels, round_to)
+
+    def _nearest(self, unit: PrunableUnit, wanted: float, round_to: int) -> int:
+        """The possible width that is nearest to the wanted one, the wider of two."""
+        if self.cut_by_shuffles(unit.name):
+            possible = self.choices(unit.name, round_to)
+        else:
+            step = self._step(unit.name, round_to)
+            below = max(step, int(wanted // step) * step)
+            possible = [n for n in (below, below + step) if n <= unit.channels] + [unit.channels]
+        return min(possible, key=lambda n: (abs(n - wanted), -n))
+
+    def _step(self, name: str, round_to: int) -> int:
+        known = self._steps.get((name, round_to))
+        if known is None:
+            unit = self.units[name]
+            known = self._steps[name, round_to] = min(unit.step(round_to), unit.channels) if round_to > 1 else 1
+        return known
 
     def widths(self, selection: Selection) -> Widths:
         """Sizes of every dimension under ``selection``."""
@@ -155,7 +172,11 @@ class ChannelGraph:
                 return _checked(selection.kept[name][at], cuts, name)
             if not name or width == leaf.size:
                 return torch.arange(leaf.size)
-            return _best(importance(self.units[name], at), cuts)
+            scores = importance(self.units[name], at)
+            if scores.shape != (leaf.size,):
+                found = tuple(scores.shape)
+                raise UsageError(f"importance of '{name}': expected ({leaf.size},) values, got shape {found}")
+            return _best(scores, cuts)
 
         return Kept(self.leaf_widths(selection), self.parts, pick)
 
@@ -172,6 +193,8 @@ class ChannelGraph:
 def _positions(unit: PrunableUnit, value: Any) -> torch.Tensor:
     """Kept positions as ``(strands, width)``, from positions or a mask, for all strands or each."""
     given = torch.as_tensor(value)
+    if not given.numel() or given.is_floating_point():
+        raise UsageError(f"'{unit.name}': expected at least one position, or a mask, got {value!r}")
     if given.dtype == torch.bool:
         rows = [row.nonzero()[:, 0] for row in given.reshape(-1, given.shape[-1])]
         if given.shape[-1] != unit.channels or len({len(row) for row in rows}) != 1:
