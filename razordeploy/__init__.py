@@ -11,7 +11,9 @@ __version__ = "0.1.0"
 _NAMES = {
     "Artifact": "razordeploy.artifact",
     "Engine": "razordeploy.backends.loaded",
+    "channel_units": "razordeploy.subnet.channel_graph",
     "load_engine": "razordeploy.backends.loaded",
+    "prune": "razordeploy.subnet.slice",
     "ptq": "razordeploy.api",
 }
 
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
     from razordeploy.artifact import Artifact as Artifact
     from razordeploy.backends.loaded import Engine as Engine
     from razordeploy.backends.loaded import load_engine as load_engine
+    from razordeploy.subnet.channel_graph import channel_units as channel_units
+    from razordeploy.subnet.slice import prune as prune
 
-__all__ = ["Artifact", "Engine", "__version__", "load_engine", "ptq"]
+__all__ = ["Artifact", "Engine", "__version__", "channel_units", "load_engine", "prune", "ptq"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import difflib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ import torch
 
 from razordeploy.capture.export import export_program
 from razordeploy.capture.normalize import plain_graph
-from razordeploy.errors import UsageError, nearest
-from razordeploy.subnet.tracer.axes import Axis
-from razordeploy.subnet.tracer.layout import Cuts, Kept, Widths, parts_of
+from razordeploy.errors import UsageError
+from razordeploy.subnet.tracer.axes import Axis, leaves
+from razordeploy.subnet.tracer.layout import Cuts, Kept, Widths, cuts_of_leaves, parts_of
 from razordeploy.subnet.tracer.trace import Trace, trace
 from razordeploy.subnet.tracer.unit import PrunableUnit
 from razordeploy.subnet.tracer.units import build_units
@@ -47,9 +47,12 @@ class ChannelGraph:
         built = build_units(traced)
         self.units: dict[str, PrunableUnit] = {name: unit for name, (unit, _) in built.items()}
         """Every unit by name, in the order of execution; those that cannot be pruned carry their reason."""
-        self._strands: dict[str, tuple[Axis, ...]] = {name: strands for name, (_, strands) in built.items()}
-        dims = [dims for value in traced.dims.values() for dims in (value if isinstance(value, tuple) else (value,))]
-        self._parts = parts_of(axis for axes in [*dims, *traced.state.values()] for axis in axes)
+        self.strands: dict[str, tuple[Axis, ...]] = {name: strands for name, (_, strands) in built.items()}
+        """Leaf axis of every strand of every unit."""
+        self.parts = parts_of(traced.all_axes())
+        """Parts of interleavings, which tie the choice of elements to the order of channels."""
+        self._steps: dict[tuple[str, int], int] = {}
+        self._shuffled = {leaf for part in self.parts for leaf in leaves(part)}
 
     @property
     def prunable(self) -> dict[str, PrunableUnit]:
@@ -73,12 +76,12 @@ class ChannelGraph:
             found = {name: choice(unit) for name, unit in self.prunable.items()}
             wanted = {name: value for name, value in found.items() if value is not None}
         else:
-            wanted = {name: choice for name, unit in self.prunable.items() if unit.primary}
-            if isinstance(choice, int) and not isinstance(choice, bool):
+            if not isinstance(choice, float) or not 0 < choice <= 1:
                 raise UsageError(
-                    f"choice={choice}: one number of channels for every unit says too little",
-                    hint="give a share such as 0.5, or a number by unit name",
+                    f"choice: expected a share of the channels, above 0 and up to 1.0, got {choice!r}",
+                    hint="numbers of channels go by unit name, see channel_units",
                 )
+            wanted = {name: choice for name, unit in self.prunable.items() if unit.primary}
         widths, kept = {}, {}
         for name, value in wanted.items():
             unit = self.units[name]
@@ -86,24 +89,82 @@ class ChannelGraph:
                 kept[name] = _positions(unit, value)
                 widths[name] = kept[name].shape[1]
             else:
-                widths[name] = _width(unit, value, round_to)
+                widths[name] = self._width(unit, value, round_to)
         return Selection(widths=widths, kept=kept)
 
     def _known(self, name: str) -> PrunableUnit:
         unit = self.units.get(name)
         if unit is None:
-            raise UsageError(f"no unit is called '{name}'", hint=nearest(name, self.prunable))
+            near = difflib.get_close_matches(str(name), list(self.prunable), n=1, cutoff=0.0)
+            raise UsageError(f"no unit is called '{name}'", hint=f"did you mean '{near[0]}'?" if near else None)
         if unit.reason is not None:
             raise UsageError(f"'{name}' cannot be pruned: {unit.reason}")
         return unit
 
+    def choices(self, name: str, round_to: int = 1) -> list[int]:
+        """Widths that a unit may have, increasing; its own is always one of them.
+
+        They are the multiples of what ``round_to`` asks for, without those at which a channel shuffle would have to
+        take one channel for another.
+        """
+        unit, step = self.units[name], self._step(name, round_to)
+        return [n for n in [*range(step, unit.channels, step), unit.channels] if self._realisable(name, n)]
+
+    def _realisable(self, name: str, width: int) -> bool:
+        if not self.cut_by_shuffles(name) or width == self.units[name].channels:
+            return True
+        try:
+            cuts_of_leaves(self.parts, Widths(dict.fromkeys(self.strands[name], width)))
+        except UsageError:
+            return False
+        return True
+
+    def cut_by_shuffles(self, name: str) -> bool:
+        """Tell whether the order of a unit's channels decides where they go, so that not any may be dropped."""
+        return not self._shuffled.isdisjoint(self.strands[name])
+
+    def _width(self, unit: PrunableUnit, value: Any, round_to: int) -> int:
+        """Check a number, or turn a share into the nearest width that is possible, the wider of two."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            found = type(value).__name__
+            raise UsageError(f"'{unit.name}': expected a number of channels, a share or kept positions, got {found}")
+        if isinstance(value, int):
+            if not 1 <= value <= unit.channels:
+                raise UsageError(f"'{unit.name}': expected 1 to {unit.channels} channels, got {value}")
+            near = self._nearest(unit, value, round_to)
+            if near != value:
+                asked = f" with round_to={round_to}" if round_to > 1 else ""
+                found = f"{value} of {unit.channels} is no possible width{asked}"
+                raise UsageError(f"'{unit.name}': {found}", hint=f"{near} is")
+            return value
+        if not 0 < value <= 1:
+            raise UsageError(f"'{unit.name}': expected a share above 0 and up to 1.0, got {value}")
+        return self._nearest(unit, value * unit.channels, round_to)
+
+    def _nearest(self, unit: PrunableUnit, wanted: float, round_to: int) -> int:
+        """The possible width that is nearest to the wanted one, the wider of two."""
+        if self.cut_by_shuffles(unit.name):
+            possible = self.choices(unit.name, round_to)
+        else:
+            step = self._step(unit.name, round_to)
+            below = max(step, int(wanted // step) * step)
+            possible = [n for n in (below, below + step) if n <= unit.channels] + [unit.channels]
+        return min(possible, key=lambda n: (abs(n - wanted), -n))
+
+    def _step(self, name: str, round_to: int) -> int:
+        known = self._steps.get((name, round_to))
+        if known is None:
+            unit = self.units[name]
+            known = self._steps[name, round_to] = min(unit.step(round_to), unit.channels) if round_to > 1 else 1
+        return known
+
     def widths(self, selection: Selection) -> Widths:
         """Sizes of every dimension under ``selection``."""
-        return Widths(self._leaf_widths(selection))
+        return Widths(self.leaf_widths(selection))
 
     def kept(self, selection: Selection, importance: Importance) -> Kept:
         """Positions of every dimension that stay under ``selection``, the most important ones."""
-        strands = {leaf: (name, at) for name in selection.widths for at, leaf in enumerate(self._strands[name])}
+        strands = {leaf: (name, at) for name in selection.widths for at, leaf in enumerate(self.strands[name])}
 
         def pick(leaf: Axis, width: int, cuts: Cuts) -> torch.Tensor:
             name, at = strands.get(leaf, ("", 0))
@@ -111,42 +172,29 @@ class ChannelGraph:
                 return _checked(selection.kept[name][at], cuts, name)
             if not name or width == leaf.size:
                 return torch.arange(leaf.size)
-            return _best(importance(self.units[name], at), cuts)
+            scores = importance(self.units[name], at)
+            if scores.shape != (leaf.size,):
+                found = tuple(scores.shape)
+                raise UsageError(f"importance of '{name}': expected ({leaf.size},) values, got shape {found}")
+            return _best(scores, cuts)
 
-        return Kept(self._leaf_widths(selection), self._parts, pick)
+        return Kept(self.leaf_widths(selection), self.parts, pick)
 
     def chosen(self, selection: Selection, kept: Kept) -> Selection:
         """``selection`` with the positions that ``kept`` settled on."""
-        positions = {n: torch.stack([kept.index(leaf) for leaf in self._strands[n]]) for n in selection.widths}
+        positions = {n: torch.stack([kept.index(leaf) for leaf in self.strands[n]]) for n in selection.widths}
         return Selection(widths=selection.widths, kept=positions)
 
-    def _leaf_widths(self, selection: Selection) -> dict[Axis, int]:
-        return {leaf: width for name, width in selection.widths.items() for leaf in self._strands[name]}
-
-
-def _width(unit: PrunableUnit, value: Any, round_to: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise UsageError(
-            f"'{unit.name}': expected a number of channels, a share or kept positions, got {type(value).__name__}"
-        )
-    step = min(unit.step(round_to), unit.channels)
-    if isinstance(value, int):
-        if not 1 <= value <= unit.channels:
-            raise UsageError(f"'{unit.name}': expected 1 to {unit.channels} channels, got {value}")
-        if value % step and value != unit.channels:
-            raise UsageError(
-                f"'{unit.name}': {value} is not a multiple of {step}, which round_to={round_to} asks for",
-                hint=f"{max(step, value - value % step)} is",
-            )
-        return value
-    if not 0 < value <= 1 or math.isnan(value):
-        raise UsageError(f"'{unit.name}': expected a share above 0 and up to 1.0, got {value}")
-    return min(unit.channels, max(step, step * math.floor(value * unit.channels / step + 0.5)))
+    def leaf_widths(self, selection: Selection) -> dict[Axis, int]:
+        """Width of every leaf that ``selection`` speaks of."""
+        return {leaf: width for name, width in selection.widths.items() for leaf in self.strands[name]}
 
 
 def _positions(unit: PrunableUnit, value: Any) -> torch.Tensor:
     """Kept positions as ``(strands, width)``, from positions or a mask, for all strands or each."""
     given = torch.as_tensor(value)
+    if not given.numel() or given.is_floating_point():
+        raise UsageError(f"'{unit.name}': expected at least one position, or a mask, got {value!r}")
     if given.dtype == torch.bool:
         rows = [row.nonzero()[:, 0] for row in given.reshape(-1, given.shape[-1])]
         if given.shape[-1] != unit.channels or len({len(row) for row in rows}) != 1:

@@ -96,9 +96,10 @@ def _shape_at(position: int) -> _Rule:
 
 
 def _unflatten(trace: Trace, node: fx.Node, widths: Widths) -> dict[int | str, Any]:
-    sizes = node.args[2]
-    dim = int(node.args[1]) % (len(trace.dims[node]) - len(sizes) + 1)
-    axes = trace.dims[node][dim : dim + len(sizes)]  # type: ignore[arg-type]
+    sizes: Any = node.args[2]
+    start: Any = node.args[1]
+    dim = int(start) % (len(trace.dims[node]) - len(sizes) + 1)
+    axes = trace.dims[node][dim : dim + len(sizes)]
     return {2: _sizes(sizes, axes, widths)}
 
 

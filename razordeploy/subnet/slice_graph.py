@@ -51,7 +51,7 @@ def _copied(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
     returned = result.graph_copy(graph, copies)
     result.output(returned)
     output_node(result).meta.update(output_node(graph).meta)
-    result.set_codegen(copy.deepcopy(graph._codegen))
+    result.set_codegen(graph._codegen)
     return result, copies
 
 

@@ -227,7 +227,9 @@ def _factor_cat(axis: Axis, outer: int, inner: int) -> tuple[Axis, Axis]:
         pairs = [(leaf(1), row) for row in split(axis, list(range(inner, axis.size, inner)))]
     for _, row in pairs[1:]:
         unify(pairs[0][1], row)
-    return cat([first for first, _ in pairs]), find(pairs[0][1])
+    rows = [first for first, _ in pairs]
+    counted = leaf(outer, "it counts rows that are tied together") if len(rows) == outer else cat(rows)
+    return counted, find(pairs[0][1])
 
 
 def unify(one: Axis, other: Axis) -> None:

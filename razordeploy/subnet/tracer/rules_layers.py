@@ -102,7 +102,7 @@ def _only_grouped(weight: object, groups: int) -> bool:
     """Tell whether a weight is a parameter that nothing but convolutions of that many groups reads."""
     if not isinstance(weight, fx.Node) or weight.op != "get_attr":
         return False
-    return all(u.target in _CONVOLUTIONS and u.args[1] is weight and groups in u.args for u in weight.users)
+    return all(u.target in CONVOLUTIONS and u.args[1] is weight and groups in u.args for u in weight.users)
 
 
 def _wide_groups(t: Tracer, weight: str, x: Axis, groups: int, *, transposed: bool) -> Axis:
@@ -218,14 +218,15 @@ def distance(t: Tracer, node: fx.Node) -> Dims:
     return [*batch, find(one[-2]), find(two[-2])]
 
 
-_CONVOLUTIONS = (
+CONVOLUTIONS = (
     *(_aten.conv1d.default, _aten.conv2d.default, _aten.conv3d.default, _aten.convolution.default),
     *(_aten.conv1d.padding, _aten.conv2d.padding, _aten.conv3d.padding),
     *(_aten.conv_transpose1d.default, _aten.conv_transpose2d.input, _aten.conv_transpose3d.input),
 )
+"""Operators whose second argument is a convolution's weight."""
 
 RULES: dict[object, Rule] = {
-    **dict.fromkeys(_CONVOLUTIONS, convolution),
+    **dict.fromkeys(CONVOLUTIONS, convolution),
     _aten.linear.default: linear,
     _aten.matmul.default: matmul,
     _aten.mm.default: matmul,

@@ -178,6 +178,10 @@ def embedding(t: Tracer, node: fx.Node) -> Dims:
     """``embedding``: rows are looked up, columns are channels."""
     weight, table = t.axes(node.args[0]), t.axes(node.args[1])
     t.freeze([weight[0]], node, "it is looked up by position")
+    t.weight(node.args[0], consumes=[])
+    origin = t.origin(node.args[0], 1)
+    if origin is not None:
+        t.trace.looked_up.add(origin)
     return [*table, weight[1]]
 
 

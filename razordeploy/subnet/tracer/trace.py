@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -48,8 +48,10 @@ class Trace:
     """Axes of each parameter and buffer that the graph reads."""
     consumed: set[tuple[str, int]] = field(default_factory=set)
     """``(tensor, dimension)`` that is contracted with an activation: input channels."""
+    looked_up: set[tuple[str, int]] = field(default_factory=set)
+    """``(tensor, dimension)`` whose entries are activations: columns of an embedding, even one that a layer shares."""
     weights: set[str] = field(default_factory=set)
-    """Tensors that are multiplied with activations: weights of convolutions and linear layers."""
+    """Tensors that are multiplied with activations, or looked up: weights of layers."""
     grouped: dict[str, Grouped] = field(default_factory=dict)
     """Grouped convolutions whose groups keep channels of their own, by the weight's name."""
     notes: dict[fx.Node, tuple[Axis, ...]] = field(default_factory=dict)
@@ -60,6 +62,16 @@ class Trace:
     """Axes over which a product of two activations runs as a batch."""
     groups: list[Axis] = field(default_factory=list)
     """Axes that count the groups of a grouped convolution or a group norm."""
+
+    def all_axes(self) -> Iterator[Axis]:
+        """Yield every axis that is written down anywhere, repeats kept."""
+        for dims in self.dims.values():
+            for part in dims if isinstance(dims, tuple) else (dims,):
+                yield from part
+        for group in self.grouped.values():
+            yield from group.own
+        for axes in (*self.state.values(), *self.notes.values()):
+            yield from axes
 
 
 class Tracer:

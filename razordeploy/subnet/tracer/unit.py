@@ -35,6 +35,12 @@ class Span:
         """How many positions go when one element goes."""
         return self.block * math.prod(times for times, _ in self.repeats)
 
+    @property
+    def end(self) -> int:
+        """One past the last position."""
+        loops = sum((times - 1) * distance for times, distance in self.repeats)
+        return self.offset + (self.count - 1) * self.stride + loops + self.block
+
     def positions(self, element: int) -> Iterator[int]:
         """Every position of one element, in increasing order of the loops."""
         base = self.offset + (element - self.first) * self.stride

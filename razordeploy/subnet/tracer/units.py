@@ -25,27 +25,27 @@ class _Draft:
 
 def build_units(trace: Trace) -> dict[str, tuple[PrunableUnit, tuple[Axis, ...]]]:
     """Units by name, in the order of execution, each with the leaf of every strand."""
-    drafts = [draft for draft in _drafts(trace) if any(m.is_output for m in draft.members)]
     statistical = set(_leaves(trace.statistical))
     heads, groups = set(_leaves(trace.heads)), set(_leaves(trace.groups))
     named: dict[str, _Draft] = {}
-    for draft in drafts:
-        wide = any(span.positions_per_element > 1 for m in draft.members if m.is_output for span in m.spans)
+    for draft in _drafts(trace):
+        outputs = [m for m in draft.members if m.is_output]
+        reason = next((mate.reason for strand in draft.strands for mate in strand.mates if mate.reason), None)
+        wide = any(span.positions_per_element > 1 for m in outputs for span in m.spans)
         kind = "channels"
         if wide and heads.intersection(draft.strands):
             kind = "heads"
         elif wide and groups.intersection(draft.strands):
             kind = "groups"
-        name = _name(trace, draft)
-        if name in named:
-            name = f"{name}_{kind}"
+        if not outputs or (reason and wide and kind == "channels"):
+            continue  # consumed only, or a count of rows, windows or projections: nothing a user would prune
         draft.unit = PrunableUnit(
-            name=_unused(name, named),
+            name=_unused(_name(draft), named),
             channels=draft.strands[0].size,
             members=tuple(draft.members),
             strands=len(draft.strands),
             kind=kind,
-            reason=next((mate.reason for strand in draft.strands for mate in strand.mates if mate.reason), None),
+            reason=reason,
             statistical=bool(statistical.intersection(draft.strands)),
         )
         named[draft.unit.name] = draft
@@ -100,7 +100,7 @@ def _drafts(trace: Trace) -> list[_Draft]:
                     tensor=tensor,
                     dim=dim,
                     size=size,
-                    is_output=(tensor, dim) not in trace.consumed,
+                    is_output=(tensor, dim) not in trace.consumed or (tensor, dim) in trace.looked_up,
                     is_weight=tensor in trace.weights,
                     strand=draft.strands.index(leaf),
                     group=group,
@@ -111,15 +111,17 @@ def _drafts(trace: Trace) -> list[_Draft]:
     return list(drafts.values())
 
 
-def _name(trace: Trace, draft: _Draft) -> str:
+def _name(draft: _Draft) -> str:
+    """``path_(start, end)_channels``: the first producer, and what all strands span of it."""
     outputs = [m for m in draft.members if m.is_output]
-    member = next((m for m in outputs if m.is_weight), outputs[0])
-    span = member.spans[0]
-    end = span.offset + (span.count - 1) * span.stride + span.block
-    end += sum((times - 1) * distance for times, distance in span.repeats)
-    plain = member.tensor.rpartition(".")[2] in _PLAIN
-    path = member.module if plain and member.module else member.tensor
-    return f"{path}_({span.offset}, {end})_{span.count if len(member.spans) == 1 else draft.strands[0].size}"
+    first = next((m for m in outputs if m.is_weight), outputs[0])
+    same = [m for m in outputs if (m.tensor, m.dim) == (first.tensor, first.dim)]
+    shift = {m.strand: (m.group or 0) * m.size for m in same}
+    start = min(shift[m.strand] + span.offset for m in same for span in m.spans)
+    end = max(shift[m.strand] + span.end for m in same for span in m.spans)
+    plain = first.tensor.rpartition(".")[2] in _PLAIN
+    path = first.module if plain and first.module else first.tensor
+    return f"{path}_({start}, {end})_{draft.strands[0].size}"
 
 
 def _mark_factors(trace: Trace, drafts: list[_Draft]) -> list[PrunableUnit]:
@@ -145,15 +147,11 @@ def _mark_factors(trace: Trace, drafts: list[_Draft]) -> list[PrunableUnit]:
 def _products(trace: Trace) -> Iterator[Axis]:
     """Every product of axes in the graph, once."""
     seen: set[int] = set()
-    stack: list[object] = [*trace.dims.values(), *trace.state.values()]
+    stack = list(trace.all_axes())
     while stack:
-        item = stack.pop()
-        if isinstance(item, (list, tuple)):
-            stack.extend(item)
-        elif isinstance(item, Axis):
-            axis = find(item)
-            if axis.kind != LEAF and id(axis) not in seen:
-                seen.add(id(axis))
-                stack.extend(axis.parts)
-                if axis.kind == PROD:
-                    yield axis
+        axis = find(stack.pop())
+        if axis.kind != LEAF and id(axis) not in seen:
+            seen.add(id(axis))
+            stack.extend(axis.parts)
+            if axis.kind == PROD:
+                yield axis
