@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from razordeploy.subnet.mutables.one_shot_module import OneShotMutableOP
+
 
 class ConvNet(nn.Module):
     """Residual add, depthwise convolution, concatenation and flattening."""
@@ -52,7 +54,7 @@ class Tokens(nn.Module):
 
     def forward(self, x):
         x = self.embed(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
         n, length, _ = x.shape
         q, k, v = self.qkv(self.norm1(x)).view(n, length, 3, 4, 4).permute(2, 0, 3, 1, 4)
         a = functional.softmax(q @ k.transpose(-2, -1) / 2, dim=-1) @ v
@@ -90,3 +92,12 @@ def randomise(model):
             elif value.dtype.is_floating_point and value.dim() == 1:
                 value.copy_(torch.randn_like(value) * 0.3 + 1)
     return model.eval()
+
+
+class Paths(nn.Module):
+    """Four layers of eight operations each."""
+
+    def __init__(self):
+        super().__init__()
+        layers = [nn.ModuleDict({name: nn.Identity() for name in "abcdefgh"}) for _ in range(4)]
+        self.layers = nn.ModuleList(OneShotMutableOP(operations) for operations in layers)
