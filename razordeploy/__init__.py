@@ -11,7 +11,11 @@ __version__ = "0.1.0"
 _NAMES = {
     "Artifact": "razordeploy.artifact",
     "Engine": "razordeploy.backends.loaded",
+    "channel_units": "razordeploy.subnet.channel_graph",
+    "export_fix_subnet": "razordeploy.subnet.fix",
     "load_engine": "razordeploy.backends.loaded",
+    "load_fix_subnet": "razordeploy.subnet.fix",
+    "prune": "razordeploy.subnet.slice",
     "ptq": "razordeploy.api",
 }
 
@@ -20,8 +24,22 @@ if TYPE_CHECKING:
     from razordeploy.artifact import Artifact as Artifact
     from razordeploy.backends.loaded import Engine as Engine
     from razordeploy.backends.loaded import load_engine as load_engine
+    from razordeploy.subnet.channel_graph import channel_units as channel_units
+    from razordeploy.subnet.fix import export_fix_subnet as export_fix_subnet
+    from razordeploy.subnet.fix import load_fix_subnet as load_fix_subnet
+    from razordeploy.subnet.slice import prune as prune
 
-__all__ = ["Artifact", "Engine", "__version__", "load_engine", "ptq"]
+__all__ = [
+    "Artifact",
+    "Engine",
+    "__version__",
+    "channel_units",
+    "export_fix_subnet",
+    "load_engine",
+    "load_fix_subnet",
+    "prune",
+    "ptq",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -34,7 +34,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 OPTIONAL = {
     "mmcls": (),
     "mmcv": (),
-    "mmengine": ("train/classifier.py", "train/hooks.py", "train/runner.py"),
+    "mmengine": ("registry.py", "train/classifier.py", "train/hooks.py", "train/runner.py"),
     "mmpretrain": (),
     "nncf": (),
     "onnx": (),
@@ -215,6 +215,9 @@ def _may_load(module: str, reached: str) -> bool:
     """Tell whether ``module`` may load ``reached``, which imports an optional package."""
     if _layer(reached) == "train":
         return _layer(module) == "train" or module == "razordeploy.cli.train"
+    if module == "razordeploy.integrations.mmrazor":
+        # mmengine itself imports it, at the first look-up in a registry.
+        return True
     # The files in a backend's folder are imported once its packages are known to be there.
     folder = module.split(".")
     return folder[1:2] == ["backends"] and len(folder) > 3

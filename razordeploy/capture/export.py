@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -44,6 +45,18 @@ def _quiet() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A model as torch.export gives it, before any of our passes."""
+
+    program: torch.export.ExportedProgram
+    """In eval mode; ``example_inputs`` are those of the export, of batch two at least where it is dynamic."""
+    dynamic_batch: bool
+    """False where the program has the example's batch size baked in."""
+    notes: tuple[str, ...] = ()
+    """Lines for the user."""
+
+
 def capture(
     model: torch.nn.Module,
     example_inputs: tuple[Any, ...],
@@ -59,6 +72,24 @@ def capture(
     Raises:
         ModelError: torch.export cannot capture the model; says which operation and which source line.
     """
+    exported = export_program(model, example_inputs, example_kwargs, dynamic_batch=dynamic_batch)
+    args, kwargs = exported.program.example_inputs
+    return CapturedModel(
+        graph_module=normalize(exported.program),
+        example_inputs=tuple(x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)),
+        dynamic_batch=exported.dynamic_batch,
+        warnings=exported.notes,
+    )
+
+
+def export_program(
+    model: torch.nn.Module,
+    example_inputs: tuple[Any, ...],
+    example_kwargs: dict[str, Any] | None = None,
+    *,
+    dynamic_batch: bool = True,
+) -> Exported:
+    """Export ``model`` in eval mode, with the conditions and errors of :func:`capture`, without normalising it."""
     example_kwargs = dict(example_kwargs or {})
     # Per module: a frozen batch norm in a model that trains stays frozen.
     training = [(module, module.training) for module in model.modules()]
@@ -77,13 +108,7 @@ def capture(
     finally:
         for module, was_training in training:
             module.training = was_training
-    args, kwargs = program.example_inputs
-    return CapturedModel(
-        graph_module=normalize(program),
-        example_inputs=tuple(x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)),
-        dynamic_batch=is_dynamic,
-        warnings=tuple(notes),
-    )
+    return Exported(program=program, dynamic_batch=is_dynamic, notes=tuple(notes))
 
 
 def _check_runs(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import fx
@@ -22,6 +23,7 @@ from razordeploy.capture.padding import plain_padding
 from razordeploy.capture.pooling import plain_pooling
 
 _aten = torch.ops.aten
+_Pass: TypeAlias = Callable[[fx.GraphModule], None]
 
 _NO_OPS = {
     _aten.dropout.default,
@@ -51,16 +53,29 @@ _DROPOUTS = {_aten.dropout.default, _aten.feature_dropout.default, _aten.alpha_d
 
 def normalize(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """Return the normalised graph of ``program`` with its parameters and buffers attached."""
+    return _run(program, [_drop_dropout], _PASSES)
+
+
+def plain_graph(program: torch.export.ExportedProgram) -> fx.GraphModule:
+    """Return the graph of ``program`` without writes in place, with every layer, name and argument as it was.
+
+    Batch norms, dropout and the model's own call signature stay, so that the graph can stand in for the model.
+    """
+    return _run(program, [], _PLAIN_PASSES)
+
+
+def _run(program: torch.export.ExportedProgram, first: Sequence[_Pass], then: Sequence[_Pass]) -> fx.GraphModule:
     graph_module = program.module()
     assert isinstance(graph_module, fx.GraphModule)
-    _drop_dropout(graph_module)
+    for step in first:
+        step(graph_module)
     if not _functionalize(graph_module):
         # A write through a view: only torch's own functionalization follows aliases.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own deprecations
             graph_module = program.run_decompositions({}).module()
         assert isinstance(graph_module, fx.GraphModule)
-    for step in _PASSES:
+    for step in then:
         step(graph_module)
     graph_module.graph.eliminate_dead_code()
     graph_module.graph.lint()
@@ -155,22 +170,26 @@ def _flatten_signature(graph_module: fx.GraphModule) -> None:
     output.args = (leaves[0] if len(leaves) == 1 else tuple(leaves),)
 
 
-def _drop_no_ops(graph_module: fx.GraphModule) -> None:
-    graph = graph_module.graph
-    for node in list(graph.nodes):
+def _drop_checks(graph_module: fx.GraphModule) -> None:
+    for node in list(graph_module.graph.nodes):
         is_guard = node.op == "call_module" and str(node.target).startswith("_guards")
         is_check = node.op == "call_function" and node.target in _CHECKS and not node.users
         if is_guard or is_check:
-            graph.erase_node(node)
-        elif node.op == "call_function" and node.target in _NO_OPS and isinstance(node.args[0], fx.Node):
+            graph_module.graph.erase_node(node)
+    for name, _ in list(graph_module.named_children()):
+        if name.startswith("_guards"):
+            delattr(graph_module, name)
+
+
+def _drop_no_ops(graph_module: fx.GraphModule) -> None:
+    graph = graph_module.graph
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target in _NO_OPS and isinstance(node.args[0], fx.Node):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
         elif node.target in _JOINS and len(node.args[0]) == 1:  # a dense block's first concatenation
             node.replace_all_uses_with(node.args[0][0])
             graph.erase_node(node)
-    for name, _ in list(graph_module.named_children()):
-        if name.startswith("_guards"):
-            delattr(graph_module, name)
 
 
 def _views_to_reshapes(graph_module: fx.GraphModule) -> None:
@@ -219,9 +238,10 @@ def _drop_unused(graph_module: fx.GraphModule) -> None:
             delattr(graph_module.get_submodule(owner), leaf)
 
 
-_PASSES: list[Callable[[fx.GraphModule], None]] = [
+_PASSES: list[_Pass] = [
     _drop_state,
     _flatten_signature,
+    _drop_checks,
     _drop_no_ops,
     _views_to_reshapes,
     _one_node_per_attribute,
@@ -236,3 +256,4 @@ _PASSES: list[Callable[[fx.GraphModule], None]] = [
     fold_constant_affine,
     _drop_unused,
 ]
+_PLAIN_PASSES: list[_Pass] = [_drop_checks, _views_to_reshapes, _one_node_per_attribute]

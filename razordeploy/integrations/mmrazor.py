@@ -1,0 +1,23 @@
+"""The names of mmrazor's configs: every table of components, put into the registries when this module is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from razordeploy import registry
+from razordeploy.subnet.dynamic_ops.table import DYNAMIC_OPS
+from razordeploy.subnet.mutables.table import MUTABLES
+from razordeploy.subnet.mutators.table import MUTATORS
+from razordeploy.subnet.sub_model import FUNCTIONS
+from razordeploy.subnet.units.table import UNITS
+
+# Registry -> tables of name -> class or function.
+COMPONENTS: dict[str, tuple[Mapping[str, Any], ...]] = {
+    "MODELS": (MUTABLES, DYNAMIC_OPS, UNITS, MUTATORS, FUNCTIONS),
+}
+
+for _name, _tables in COMPONENTS.items():
+    for _table in _tables:
+        for _key, _component in _table.items():
+            getattr(registry, _name).register_module(name=_key, module=_component, force=True)

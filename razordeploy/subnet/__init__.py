@@ -1,0 +1,1 @@
+"""Fixed and elastic subnets: channel tracing, mutables, slicing, estimation."""

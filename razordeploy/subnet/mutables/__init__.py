@@ -1,0 +1,1 @@
+"""What a search may choose: operations, edges, numbers and channels."""

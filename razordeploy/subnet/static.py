@@ -1,0 +1,75 @@
+"""From a supernet at its current choice to a plain model of that width."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from razordeploy.errors import ModelError
+from razordeploy.subnet.channel_graph import channel_graph
+from razordeploy.subnet.dynamic_ops.base import DynamicMixin
+from razordeploy.subnet.mutators.channel import ChannelMutator
+from razordeploy.subnet.slice import slice_model
+
+
+def become(module: nn.Module, other: nn.Module) -> None:
+    """Turn ``module`` into ``other``, so that whoever holds it holds that."""
+    me: Any = module
+    me.__class__ = type(other)
+    me.__dict__ = other.__dict__
+
+
+def make_static(model: nn.Module) -> nn.Module:
+    """Make every dynamic operation of ``model`` plain, at its current choice, in place; return ``model``.
+
+    Raises:
+        ModelError: a mutable of an operation is not fixed.
+    """
+    return _replace(model, lambda operation: operation.to_static_op())
+
+
+def make_plain(model: nn.Module) -> nn.Module:
+    """Make every dynamic operation of ``model`` plain, of full width, in place; return ``model``."""
+    return _replace(model, lambda operation: operation.to_plain_op())
+
+
+def _replace(model: nn.Module, convert: Any) -> nn.Module:
+    # Children first: a chain becomes plain together with its links.
+    for module in reversed(list(model.modules())):
+        if isinstance(module, DynamicMixin):
+            become(module, convert(module))
+    return model
+
+
+def static_copy(architecture: nn.Module, mutator: ChannelMutator, inputs: tuple[Tensor, ...] | None) -> nn.Module:
+    """A plain, sliced copy of ``architecture`` at the current choices of ``mutator``.
+
+    A model that runs sliced has its layers sliced one by one; of one that needs its full widths the captured graph
+    says what has to change, which takes example inputs.
+
+    Raises:
+        ModelError: inputs are needed and there are none.
+    """
+    unfixed = copy.deepcopy(architecture)
+    if mutator.forward_mode == "slice":
+        return make_static(unfixed)
+    if inputs is None:
+        raise ModelError(
+            f"{type(architecture).__name__} runs masked ({mutator.masked_because}), so slicing it takes example inputs",
+            hint="give parse_cfg a demo_input, or pass example_inputs",
+        )
+    plain = make_plain(unfixed)
+    modes = [(module, module.training) for module in plain.modules()]
+    graph = mutator.graph or channel_graph(plain, inputs)
+    masks: dict[str, Tensor] = {}
+    for name, traced in graph.units.items():
+        unit = mutator.unit(name)
+        if not bool(unit.mask.all()) and traced.prunable:
+            masks[name] = unit.mask.cpu()
+    for module, mode in modes:
+        module.training = mode
+    with torch.no_grad():
+        return slice_model(plain, graph, masks, example_inputs=inputs).module if masks else plain

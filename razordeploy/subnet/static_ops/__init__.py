@@ -1,0 +1,1 @@
+"""Plain operations that dynamic ones stand in for, where torch has none."""

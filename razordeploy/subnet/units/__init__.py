@@ -1,0 +1,1 @@
+"""Groups of channels that are kept or removed together."""
