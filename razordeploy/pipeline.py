@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from razordeploy.artifact import Artifact, TensorSpec, staged_directory, write_artifact
+from razordeploy.artifact import Artifact, staged_directory, write_artifact
 from razordeploy.backends.base import Backend, ExportJob
 from razordeploy.backends.usage import usage_text
 from razordeploy.capture.export import capture
-from razordeploy.capture.graph import CapturedModel
+from razordeploy.capture.graph import CapturedModel, tensor_specs
 from razordeploy.config.backend_spec import OpRule
 from razordeploy.config.sections import DeployConfig
 from razordeploy.data.batch import Batch
@@ -184,7 +184,7 @@ def _deploy(
             entry = validate(job, backend, captured, plan, params, staged, files, float_metrics)
             (staged / "layers.json").write_text(json_text(entry["layers"]))
             files["layers"] = "layers.json"
-        inputs, outputs = _tensor_specs(job, captured)
+        inputs, outputs = tensor_specs(captured, job.deploy.input_names, job.deploy.output_names)
         begin(job, f"{backend.name}: write")
         write_artifact(
             staged,
@@ -208,19 +208,3 @@ def _deploy(
     entry["files"] = files
     entry["usage"] = usage_text(backend.spec, target, files, inputs, job.deploy.batch_size)
     return Artifact.load(target), entry
-
-
-def _tensor_specs(job: PTQJob, captured: CapturedModel) -> tuple[list[TensorSpec], list[TensorSpec]]:
-    def spec(name: str, value: torch.Tensor) -> TensorSpec:
-        sizes = tuple(s if isinstance(s, int) else None for s in value.shape)
-        return TensorSpec(name=name, shape=sizes, dtype=str(value.dtype).removeprefix("torch."))
-
-    inputs = captured.placeholders()
-    # The argument's own name; torch numbers the node where Python has a built-in function of that name.
-    names = job.deploy.input_names or [str(n.target) for n in inputs]
-    outputs = captured.output_nodes()
-    given = job.deploy.output_names or [f"output_{i}" if len(outputs) > 1 else "output" for i in range(len(outputs))]
-    return (
-        [spec(name, n.meta["val"]) for name, n in zip(names, inputs, strict=True)],
-        [spec(name, n.meta["val"]) for name, n in zip(given, outputs, strict=True)],
-    )

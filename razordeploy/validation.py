@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from razordeploy.backends.base import Backend, Coverage, Runner
+from razordeploy.backends.base import Backend, Runner
 from razordeploy.backends.harness import Parity, coverage, in_batches_of, interleaved_latency, size_bytes, torch_runner
 from razordeploy.backends.node_map import node_records
 from razordeploy.capture.graph import CapturedModel
@@ -33,7 +33,7 @@ def evaluate_float(
     seen: set[str] = set()
 
     def stream() -> Iterator[Batch]:
-        found = _stoppable(job)
+        found = stoppable(job)
         for batch in checked_stream(found, captured, "evaluation data", notes=notes, min_samples=0):
             seen.update(sample_digests(batch))
             yield batch
@@ -54,7 +54,8 @@ def any_batch(captured: CapturedModel, run: Callable[..., Any]) -> Callable[...,
     return in_batches_of(None if captured.dynamic_batch else captured.batch_size, run)
 
 
-def _stoppable(job: DeployJob) -> Iterator[Batch]:
+def stoppable(job: DeployJob) -> Iterator[Batch]:
+    """The evaluation data, until the run is asked to end."""
     assert job.evaluation is not None
     done = 0
     for batch in job.evaluation():
@@ -93,8 +94,8 @@ def validate(
     parity = Parity(step=_output_step(captured, plan, params))
     entry: dict[str, Any] = {}
     if job.evaluation is not None:
-        metrics = _both(job, simulated, any_batch(captured, engine), parity)
-        entry["metrics"] = {"float": float_metrics, **metrics}
+        first, second = both_metrics(job, simulated, any_batch(captured, engine), parity)
+        entry["metrics"] = {"float": float_metrics, "simulated": first, "engine": second}
         entry["gap"] = _gaps(entry["metrics"])
     else:
         for batch in job.calibration():
@@ -103,8 +104,7 @@ def validate(
             break
     begin(job, f"{backend.name}: measure")
     entry["parity"] = parity.result()
-    entry["coverage"] = _coverage_record(coverage(plan.ops, engine.runtime_ops()), backend)
-    entry["graph"] = [{"name": o.name, "op": o.type, "precision": o.precision} for o in engine.runtime_ops()]
+    entry.update(graph_record(plan, engine, backend))
     entry["layers"] = _layers(job, captured, plan, params)
     entry["ops"] = node_records(captured, plan, backend, engine.runtime_ops())
     entry["scheme"] = scheme_records(plan)
@@ -116,12 +116,14 @@ def validate(
     return entry
 
 
-def _both(job: DeployJob, simulated: Any, engine: Any, parity: Parity) -> dict[str, dict[str, float]]:
-    """Simulated and engine metrics in one pass over the evaluation data."""
+def both_metrics(
+    job: DeployJob, reference: Any, engine: Any, parity: Parity
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Metrics of the reference and of the engine on the evaluation data; ``parity`` compares their outputs."""
     expected: list[Any] = []
 
-    def run_simulated(*inputs: np.ndarray) -> Any:
-        expected.append(simulated(*inputs))
+    def run_reference(*inputs: np.ndarray) -> Any:
+        expected.append(reference(*inputs))
         return expected[-1]
 
     def run_engine(*inputs: np.ndarray) -> Any:
@@ -129,9 +131,8 @@ def _both(job: DeployJob, simulated: Any, engine: Any, parity: Parity) -> dict[s
         parity.update(expected.pop(0), result)
         return result
 
-    first = evaluate(run_simulated, _stoppable(job), job.metric)
-    second = evaluate(run_engine, _stoppable(job), job.metric)
-    return {"simulated": first, "engine": second}
+    first = evaluate(run_reference, stoppable(job), job.metric)
+    return first, evaluate(run_engine, stoppable(job), job.metric)
 
 
 def _gaps(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -145,10 +146,15 @@ def _gaps(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-def _coverage_record(found: Coverage, backend: Backend) -> dict[str, Any]:
-    if backend.simulated_only:
-        return {"planned": found.planned, "int8": 0, "float": []}
-    return {"planned": found.planned, "int8": found.int8, "float": [asdict(f) for f in found.float_ops]}
+def graph_record(plan: QuantPlan, engine: Runner, backend: Backend) -> dict[str, Any]:
+    """``coverage`` and ``graph``: what was planned against what the engine's own graph says."""
+    ops = engine.runtime_ops()
+    found = coverage(plan.ops, ops)
+    floats = [] if backend.simulated_only else [asdict(f) for f in found.float_ops]
+    return {
+        "coverage": {"planned": found.planned, "int8": 0 if backend.simulated_only else found.int8, "float": floats},
+        "graph": [{"name": o.name, "op": o.type, "precision": o.precision} for o in ops],
+    }
 
 
 def _output_step(captured: CapturedModel, plan: QuantPlan, params: Mapping[str, QParams]) -> float | None:
@@ -176,7 +182,7 @@ def _speed_and_size(
     found["size_bytes"] = {role: size_bytes(folder, files, role) for role in ("float", "engine")}
     if job.benchmark_seconds > 0:
         batch = job.deploy.batch_size if captured.dynamic_batch else captured.batch_size
-        inputs = [_of_batch(t, batch) for t in captured.example_inputs]
+        inputs = [of_batch(t, batch) for t in captured.example_inputs]
         twin = backend.load(folder, files, "float", job.threads)
         times = interleaved_latency({"float": twin, "engine": engine}, inputs, seconds=job.benchmark_seconds)
         found["benchmark"] = {"batch": batch, "threads": job.threads}
@@ -186,6 +192,7 @@ def _speed_and_size(
     return found
 
 
-def _of_batch(example: torch.Tensor, batch: int) -> np.ndarray:
+def of_batch(example: torch.Tensor, batch: int) -> np.ndarray:
+    """``batch`` samples, repeating those of the example."""
     repeats = -(-batch // example.shape[0])
     return np.ascontiguousarray(torch.cat([example] * repeats)[:batch].numpy())

@@ -98,6 +98,9 @@ class Backend:
     """Writes the engine and its float twin into ``out_dir``; returns role -> file name (``engine``, ``float``, ...)."""
     load: Callable[[Path, Mapping[str, str], str, int], Runner]
     """``(folder, files, role, threads) -> runner`` for the role ``engine`` or ``float``."""
+    convert: Callable[[Path, Path], dict[str, str]] | None = None
+    """``(onnx file, folder) -> files``: writes the engine of an ONNX file as it is, float or quantized, and returns
+    role -> file name. None: this backend's engines are made of the captured graph alone."""
     simulated_only: bool = False
     """True: there is no engine; the simulation is the result."""
     needs_onnx: bool = True

@@ -58,7 +58,7 @@ class Engine:
         Raises:
             DataError: another number of inputs, another shape or dtype than the model takes.
         """
-        return self.runner(*_checked(inputs, self.artifact))
+        return self.runner(*checked_inputs(inputs, self.inputs))
 
     def runtime_ops(self) -> list[RuntimeOp]:
         """Operations of the engine's own graph, with the precision each kernel computes in."""
@@ -78,18 +78,7 @@ class Engine:
 
     def random_inputs(self, batch: int = 1, seed: int = 0) -> list[np.ndarray]:
         """Normally distributed inputs ``(batch, ...)``, small integers where the model takes integers."""
-        generator = np.random.default_rng(seed)
-        arrays = []
-        for spec in self.inputs:
-            fixed = spec.shape[0] if spec.shape else None
-            if fixed not in (None, batch):
-                raise UsageError(f"{self.artifact.path} was made for batch {fixed}, asked for {batch}")
-            shape = tuple(batch if s is None else s for s in spec.shape)
-            if spec.dtype.startswith(("int", "uint", "bool")):
-                arrays.append(generator.integers(0, 2, shape).astype(spec.dtype))
-            else:
-                arrays.append(generator.standard_normal(shape).astype(spec.dtype))
-        return arrays
+        return random_arrays(self.inputs, batch, seed, str(self.artifact.path))
 
 
 def load_engine(path: Artifact | str | os.PathLike[str], *, threads: int = 0) -> Engine:
@@ -127,8 +116,34 @@ def only_engine(path: Path) -> Path:
     return found[0] if found else path
 
 
-def _checked(inputs: Sequence[np.ndarray], artifact: Artifact) -> list[np.ndarray]:
-    specs = artifact.inputs
+def random_arrays(specs: Sequence[TensorSpec], batch: int, seed: int, where: str) -> list[np.ndarray]:
+    """Normally distributed arrays ``(batch, ...)``, zeros and ones for integers.
+
+    Raises:
+        UsageError: ``where`` fixes another batch, or leaves more than the batch open.
+    """
+    generator = np.random.default_rng(seed)
+    arrays = []
+    for spec in specs:
+        fixed = spec.shape[0] if spec.shape else None
+        if fixed not in (None, batch):
+            raise UsageError(f"{where} was made for batch {fixed}, asked for {batch}")
+        if None in spec.shape[1:]:
+            raise UsageError(f"{where} leaves more than the batch of '{spec.name}' open: {spec.shape}")
+        shape = tuple(batch if s is None else s for s in spec.shape)
+        if spec.dtype.startswith(("int", "uint", "bool")):
+            arrays.append(generator.integers(0, 2, shape).astype(spec.dtype))
+        else:
+            arrays.append(generator.standard_normal(shape).astype(spec.dtype))
+    return arrays
+
+
+def checked_inputs(inputs: Sequence[np.ndarray], specs: Sequence[TensorSpec]) -> list[np.ndarray]:
+    """The inputs as arrays of the specs' types.
+
+    Raises:
+        DataError: another number of inputs, another shape or kind of number.
+    """
     if len(inputs) != len(specs):
         names = ", ".join(s.name for s in specs)
         raise DataError(f"expected {len(specs)} input{'s' * (len(specs) != 1)} ({names}), got {len(inputs)}")

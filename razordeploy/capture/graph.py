@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
+
+from razordeploy.artifact import TensorSpec
 
 _WRAPPER = re.compile(r"L\['self'\]\.?|L__self__\.?|_export_root\.?")
 
@@ -42,6 +44,24 @@ class CapturedModel:
     def output_nodes(self) -> list[fx.Node]:
         """Nodes whose values the model returns, flattened, repeats kept."""
         return [n for n in flat_nodes(output_node(self.graph).args[0])]
+
+
+def tensor_specs(
+    captured: CapturedModel, input_names: Sequence[str] | None, output_names: Sequence[str] | None
+) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """Inputs and outputs as an engine of ``captured`` has them; without names, those that exporters give."""
+
+    def spec(name: str, value: torch.Tensor) -> TensorSpec:
+        sizes = tuple(s if isinstance(s, int) else None for s in value.shape)
+        return TensorSpec(name=name, shape=sizes, dtype=str(value.dtype).removeprefix("torch."))
+
+    inputs, outputs = captured.placeholders(), captured.output_nodes()
+    names = input_names or [n.name for n in inputs]
+    given = output_names or [f"output_{i}" if len(outputs) > 1 else "output" for i in range(len(outputs))]
+    return (
+        [spec(name, n.meta["val"]) for name, n in zip(names, inputs, strict=True)],
+        [spec(name, n.meta["val"]) for name, n in zip(given, outputs, strict=True)],
+    )
 
 
 def output_node(graph: fx.Graph) -> fx.Node:

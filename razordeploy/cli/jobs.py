@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from razordeploy.artifact import TensorSpec
 from razordeploy.capture.build import BuiltModel, build_model
 from razordeploy.config.recipe import Recipe
 from razordeploy.config.sections import DeployConfig
@@ -36,6 +37,23 @@ class RecipeJob:
     def open(cls, recipe: Recipe, checkpoint: str | Path | None = None, *, trust: bool = False) -> RecipeJob:
         """Build the recipe's model with its weights."""
         return cls(recipe=recipe, built=build_model(recipe, checkpoint, trust=trust))
+
+    @classmethod
+    def for_engine(cls, recipe: Recipe, inputs: tuple[torch.Tensor, ...], outputs: Sequence[TensorSpec]) -> RecipeJob:
+        """The data of ``recipe`` for a model that is run elsewhere and takes ``inputs``.
+
+        The recipe's own model is built only where its preprocessing belongs to the data.
+        """
+        if recipe.data is None and "onnx" not in recipe.model:
+            return cls.open(recipe)
+        built = BuiltModel(
+            module=torch.nn.Identity(),
+            preprocess=None,
+            input_shapes=tuple(tuple(x.shape[1:]) for x in inputs),
+            example_inputs=inputs,
+            classifies=[len(spec.shape) for spec in outputs] == [2],
+        )
+        return cls(recipe=recipe, built=built)
 
     @property
     def scope(self) -> str:
@@ -167,3 +185,9 @@ class RecipeJob:
             return self._source("test").describe()
         names = ("test_dataloader", "val_dataloader")
         return next((name for name in names if getattr(self.recipe, name)), "")
+
+
+def with_images(recipe: Recipe, overrides: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """The overrides that let ``recipe`` read the images in ``folder``."""
+    kind = {} if recipe.data else {"data.type": "image_folder"}
+    return {**overrides, **kind, "data.root": repr(str(folder))}

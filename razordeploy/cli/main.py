@@ -35,7 +35,7 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe; several may follow."),
 ]
-Paths = Annotated[list[Path], typer.Argument(help="Engine folders, or work dirs that hold them.")]
+Paths = Annotated[list[Path], typer.Argument(help="Engine folders, work dirs that hold them, or ONNX files.")]
 Threads = Annotated[int, typer.Option(min=0, help="Engine threads; 0: the engine's own choice.")]
 
 
@@ -51,6 +51,10 @@ def _pairs(values: list[str] | None) -> dict[str, str]:
             raise UsageError(f"--set: expected KEY=VALUE, got '{value}'", hint="for example --set deploy.max_drop=0.5")
         pairs[key] = text
     return pairs
+
+
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 @app.command()
@@ -74,7 +78,7 @@ def ptq(
         overrides["deploy.max_drop"] = repr(max_drop)
     code = run(
         recipe,
-        backends=None if backend is None else [b.strip() for b in backend.split(",") if b.strip()],
+        backends=None if backend is None else _split(backend),
         checkpoint=checkpoint,
         work_dir=work_dir,
         overrides=overrides,
@@ -83,6 +87,38 @@ def ptq(
         benchmark_seconds=benchmark_seconds,
         trust=trust_checkpoint,
         data=data,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def convert(
+    model: Annotated[str, typer.Argument(help="An ONNX file, an artifact's folder, or a recipe.")],
+    backend: Annotated[str | None, typer.Option(help="Backends, comma-separated; default: the recipe's.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Float weights, instead of the recipe's.")] = None,
+    work_dir: Annotated[Path | None, typer.Option(help="Default: work_dirs/<model>/.")] = None,
+    sets: Sets = None,
+    recipe: Annotated[str | None, typer.Option(help="Whose data and limits the engines are held to.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A folder of images, instead of the recipe's.")] = None,
+    threads: Threads = 0,
+    benchmark_seconds: Annotated[float, typer.Option(min=0, help="Latency measurement per backend; 0: none.")] = 3.0,
+    trust_checkpoint: Annotated[bool, typer.Option(help="Let the checkpoint run code while it loads.")] = False,
+) -> None:
+    """A model as it is, float or quantized -> validated engines."""
+    from razordeploy.cli.convert import run
+
+    code = run(
+        model,
+        backends=None if backend is None else _split(backend),
+        checkpoint=checkpoint,
+        work_dir=work_dir,
+        overrides=_pairs(sets),
+        recipe=recipe,
+        data=data,
+        command=shlex.join(["razordeploy", *_WORDS]),
+        threads=threads,
+        benchmark_seconds=benchmark_seconds,
+        trust=trust_checkpoint,
     )
     raise typer.Exit(code)
 
@@ -130,7 +166,7 @@ def benchmark(
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(help="An engine folder.")],
+    first: Annotated[Path, typer.Argument(help="An engine folder, or an ONNX file.")],
     second: Annotated[Path, typer.Argument(help="Another one.")],
     batches: Annotated[int, typer.Option(min=1, help="Random batches to compare on.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,

@@ -60,7 +60,9 @@ def run(family: str, choice: float) -> dict[str, Any]:
         "permuted": permuted_gap(module, graph, x, expected),
         "right_shape": shapes[0] == shapes[1],
         "finite": all(bool(t.isfinite().all()) for t in leaves(found)),
-        "seconds": dict(zip(("forward", "export", "trace", "slice"), map(float.__sub__, clock[1:], clock), strict=True)),
+        "seconds": dict(
+            zip(("forward", "export", "trace", "slice"), map(float.__sub__, clock[1:], clock), strict=True)
+        ),
         "frozen": {unit.name: unit.reason for unit in graph.units.values() if unit.reason},
     }
 
@@ -107,7 +109,9 @@ def main() -> None:
         print(json.dumps(run(options.child, options.choice)))
         return
     rows: list[dict[str, Any]] = []
-    print(f"{'family':20s}{'units':>10s}{'left':>8s}  {'form':8s}{'permuted':>10s}{'export':>8s}{'trace':>8s}{'slice':>8s}")
+    print(
+        f"{'family':20s}{'units':>10s}{'left':>8s}  {'form':8s}{'permuted':>10s}{'export':>8s}{'trace':>8s}{'slice':>8s}"
+    )
     for family in options.families.split(","):
         row = child(family, options)
         rows.append(row)
@@ -131,7 +135,9 @@ def child(family: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def passed(row: dict[str, Any]) -> bool:
     """Half the width, a right forward, and nothing that a permutation changes."""
-    return "error" not in row and row["left"] < LIMIT and row["finite"] and row["right_shape"] and row["permuted"] < 1e-3
+    return (
+        "error" not in row and row["left"] < LIMIT and row["finite"] and row["right_shape"] and row["permuted"] < 1e-3
+    )
 
 
 def line(row: dict[str, Any]) -> str:

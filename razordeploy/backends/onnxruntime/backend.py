@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from razordeploy.backends.base import Backend
 from razordeploy.backends.onnxruntime.engine import load
-from razordeploy.backends.onnxruntime.exporter import export
+from razordeploy.backends.onnxruntime.exporter import convert, export
 from razordeploy.backends.onnxruntime.quantizer import plan
 from razordeploy.backends.onnxruntime.spec import SPEC
 
-BACKEND = Backend(spec=SPEC, plan=plan, export=export, load=load)
+BACKEND = Backend(spec=SPEC, plan=plan, export=export, load=load, convert=convert)

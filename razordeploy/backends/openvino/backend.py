@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from razordeploy.backends.base import Backend
 from razordeploy.backends.openvino.engine import load
-from razordeploy.backends.openvino.exporter import export
+from razordeploy.backends.openvino.exporter import convert, export
 from razordeploy.backends.openvino.quantizer import plan
 from razordeploy.backends.openvino.spec import SPEC
 
-BACKEND = Backend(spec=SPEC, plan=plan, export=export, load=load)
+BACKEND = Backend(spec=SPEC, plan=plan, export=export, load=load, convert=convert)

@@ -25,19 +25,29 @@ def export(job: ExportJob) -> dict[str, str]:
     return {"engine": "model.xml", "engine_weights": "model.bin", "float": "float.xml", "float_weights": "float.bin"}
 
 
+def convert(source: Path, out_dir: Path) -> dict[str, str]:
+    """Write ``model.xml``/``.bin`` of the ONNX file ``source``; its operations keep their names."""
+    _write_ir(source, ir.load(source), out_dir / "model.xml")
+    return {"engine": "model.xml", "engine_weights": "model.bin"}
+
+
 def _save(model: ir.Model, job: ExportJob, stem: str) -> None:
-    ov = require("openvino", extra="openvino")
     # Weights go through a file beside the graph: as one protobuf message they would be in memory three times.
     with tempfile.TemporaryDirectory(dir=job.out_dir) as folder:
         path = Path(folder) / "graph.onnx"
         ir.save(model, path, external_data="weights.bin")
-        try:
-            converted = ov.Core().read_model(path)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise BackendError(f"OpenVINO cannot read the exported graph: {reason}") from error
-        _keep_names(converted, model)
-        _write(ov, converted, job.out_dir / f"{stem}.xml")
+        _write_ir(path, model, job.out_dir / f"{stem}.xml")
+
+
+def _write_ir(path: Path, model: ir.Model, target: Path) -> None:
+    ov = require("openvino", extra="openvino")
+    try:
+        converted = ov.Core().read_model(path)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise BackendError(f"OpenVINO cannot read the ONNX graph: {reason}") from error
+    _keep_names(converted, model)
+    _write(ov, converted, target)
 
 
 def _write(ov: Any, model: Any, target: Path) -> None:

@@ -65,7 +65,7 @@ def load_graph(path: str | os.PathLike[str]) -> OnnxGraph:
         if value.const_value is not None
     }
     version = opset(model)
-    names = _names(model.graph)
+    names = node_names(model.graph)
     nodes = []
     for node, name in zip(model.graph, names, strict=True):
         if node.op_type == "Constant":
@@ -153,7 +153,7 @@ def _check_operators(model: ir.Model, path: Path) -> None:
         )
 
 
-def _names(nodes: Iterable[ir.Node]) -> list[str]:
+def node_names(nodes: Iterable[ir.Node]) -> list[str]:
     """A name for every node: its own, or that of its first output; numbered where it is another's."""
     nodes = list(nodes)
     taken = {str(node.name) for node in nodes if node.name}

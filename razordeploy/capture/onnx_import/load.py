@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ import torch
 from razordeploy.artifact import TensorSpec
 from razordeploy.capture.onnx_import.check import check_import
 from razordeploy.capture.onnx_import.folding import fold
-from razordeploy.capture.onnx_import.graph import OnnxGraph, load_graph
+from razordeploy.capture.onnx_import.graph import load_graph
 from razordeploy.capture.onnx_import.module import OnnxModule
 from razordeploy.capture.onnx_import.recompose import recompose
 from razordeploy.capture.onnx_import.reference import Reference
@@ -47,11 +48,11 @@ def import_onnx(
         examples = tuple(inputs)
         check_import(module, examples, reference)
         return module, examples
-    examples = random_inputs(graph, shapes, batch=2)
+    examples = sample_inputs(graph.path, graph.inputs, shapes)
     try:
         check_import(module, examples, reference)
     except ModelError:
-        single = random_inputs(graph, shapes, batch=1)
+        single = sample_inputs(graph.path, graph.inputs, shapes, batch=1)
         if all(a.shape == b.shape for a, b in zip(examples, single, strict=True)) or not _runs(reference, single):
             raise
         # A batch that the file calls open and its nodes fix.
@@ -60,16 +61,26 @@ def import_onnx(
     return module, examples
 
 
-def random_inputs(
-    graph: OnnxGraph, shapes: Sequence[Sequence[int]] | None = None, batch: int = 2
+def sample_inputs(
+    path: Path, inputs: Sequence[TensorSpec], shapes: Sequence[Sequence[int]] | None = None, batch: int = 2
 ) -> tuple[torch.Tensor, ...]:
-    """Normally distributed inputs, zeros and ones where the model takes integers; the same ones every time."""
-    if shapes is not None and len(shapes) != len(graph.inputs):
-        raise ModelError(f"{graph.path} takes {len(graph.inputs)} inputs, {len(shapes)} input shapes are given")
+    """Normally distributed inputs, zeros and ones where the model takes integers; the same ones every time.
+
+    Args:
+        path: the file, for messages.
+        inputs: its inputs.
+        shapes: of every input without the batch, where the file leaves more open.
+        batch: samples, where the file leaves the batch open.
+
+    Raises:
+        ModelError: a size is open, or ``shapes`` does not fit.
+    """
+    if shapes is not None and len(shapes) != len(inputs):
+        raise ModelError(f"{path} takes {len(inputs)} inputs, {len(shapes)} input shapes are given")
     generator = torch.Generator().manual_seed(0)
     found = []
-    for i, spec in enumerate(graph.inputs):
-        sizes = _sizes(graph, spec, None if shapes is None else shapes[i], batch)
+    for i, spec in enumerate(inputs):
+        sizes = _sizes(path, spec, None if shapes is None else shapes[i], batch)
         dtype = torch.from_numpy(np.empty(0, spec.dtype)).dtype
         if dtype.is_floating_point:
             found.append(torch.randn(sizes, generator=generator, dtype=dtype))
@@ -78,19 +89,19 @@ def random_inputs(
     return tuple(found)
 
 
-def _sizes(graph: OnnxGraph, spec: TensorSpec, shape: Sequence[int] | None, batch: int) -> list[int]:
+def _sizes(path: Path, spec: TensorSpec, shape: Sequence[int] | None, batch: int) -> list[int]:
     wanted = list(spec.shape)
     if shape is not None:
         if len(shape) != len(wanted) - 1 or any(w not in (None, s) for w, s in zip(wanted[1:], shape, strict=True)):
             have = ", ".join("?" if s is None else str(s) for s in wanted[1:])
-            raise ModelError(f"{graph.path}: input '{spec.name}' has shape ({have}), got {tuple(shape)}")
+            raise ModelError(f"{path}: input '{spec.name}' has shape ({have}), got {tuple(shape)}")
         wanted[1:] = shape
     if wanted and wanted[0] is None:
         wanted[0] = batch
     if None in wanted:
         axes = [str(i) for i, size in enumerate(wanted) if size is None]
         raise ModelError(
-            f"{graph.path}: input '{spec.name}' leaves the size of axis {', '.join(axes)} open",
+            f"{path}: input '{spec.name}' leaves the size of axis {', '.join(axes)} open",
             hint="give example_inputs, or --set deploy.input_shape=(3,224,224)",
         )
     return [size for size in wanted if size is not None]
