@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from razordeploy.data.mm import registry_scope
 from razordeploy.errors import RecipeError, nearest
 
 SCOPE = "mmrazor."
@@ -64,3 +65,25 @@ def construct(cls: Any, keywords: Mapping[str, Any], noun: str) -> Any:
     if missing:
         raise RecipeError(f"{noun} {cls.__name__} needs {', '.join(missing)}")
     return cls(**keywords)
+
+
+def build_foreign(name: str, keywords: Mapping[str, Any], noun: str) -> Any:
+    """Build what another package of the OpenMMLab family registers, such as ``mmcls.CrossEntropyLoss``.
+
+    Raises:
+        MissingDependency: the package is not installed.
+        RecipeError: it has no such name, or does not take the keywords.
+    """
+    scope, _, short = name.partition(".")
+    with registry_scope(scope):
+        from mmengine.registry import MODELS
+
+        registry = MODELS if scope == "mmengine" else MODELS.children.get(scope, MODELS)
+        if registry.get(short) is None:
+            close = nearest(short, registry.module_dict)
+            hint = close if close.startswith("did you mean") else f"{scope} has {len(registry.module_dict)} others"
+            raise RecipeError(f"unknown {noun} '{name}'", hint=hint)
+        try:
+            return registry.build({**keywords, "type": short})
+        except (TypeError, ValueError, KeyError, AssertionError) as error:
+            raise RecipeError(f"{noun} '{name}': {type(error).__name__}: {error}") from error
