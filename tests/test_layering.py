@@ -35,9 +35,9 @@ OPTIONAL = {
     "mmcls": (),
     "mmcv": (),
     "mmengine": (
-        *("train/classifier.py", "train/hooks.py", "train/runner.py"),
+        *("train/classifier.py", "train/config_runner.py", "train/hooks.py", "train/runner.py"),
         *("compress/distill/algorithms/*.py", "compress/distill/hooks.py", "compress/distill/loops.py"),
-        "compress/distill/optim.py",
+        *("compress/distill/optim.py", "compress/distill/train.py"),
     ),
     "mmpretrain": (),
     "nncf": (),

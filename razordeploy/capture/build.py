@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from razordeploy.capture.checkpoint import load_into
+from razordeploy.capture.config_model import deployed
 from razordeploy.capture.factory import resolve_factory
 from razordeploy.capture.openmmlab import build_classifier, guess_input_shape, make_plain
 from razordeploy.config.recipe import Recipe
@@ -45,6 +46,7 @@ def build_model(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: 
         CheckpointError: its weights cannot be read or do not match.
         MissingDependency: the package it comes from is not installed.
     """
+    recipe = deployed(recipe)
     shapes = recipe.deploy.input_shapes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)

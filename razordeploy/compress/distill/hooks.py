@@ -91,7 +91,7 @@ class ConnectorPretrainHook(Hook):
                 loss.backward()
                 optimizer.step()
         model.distiller.reset_data_buffer()
-        return float(loss)
+        return float(loss.detach())
 
 
 def waiting_connectors(distiller: ConfigurableDistiller) -> dict[str, tuple[Paraphraser, Record]]:

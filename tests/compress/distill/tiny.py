@@ -63,3 +63,9 @@ def kd(**loss: Any) -> dict[str, Any]:
             }
         },
     }
+
+
+def samples(split: str, count: int = 48) -> list[tuple[Tensor, int]]:
+    """Images whose class is the one that a fixed network sees in them."""
+    x = images(count, seed=int(split == "test"))
+    return list(zip(x, tiny(7, width=8).eval()(x).argmax(1).tolist(), strict=True))

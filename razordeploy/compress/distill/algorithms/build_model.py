@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,23 @@ from torch import nn
 
 from razordeploy import lazy
 from razordeploy.capture.checkpoint import load_into
+from razordeploy.capture.config_model import read_model_config
 from razordeploy.capture.factory import resolve_factory
 from razordeploy.compress.distill.algorithms.plain import as_classifier
 from razordeploy.compress.distill.build import build_foreign, split_type
-from razordeploy.config.mm_config import read_config
-from razordeploy.errors import CheckpointError, ModelError, RecipeError
+from razordeploy.errors import ModelError, RecipeError
+
+_FOLDER: ContextVar[Path] = ContextVar("folder", default=Path())
+
+
+@contextlib.contextmanager
+def recipe_folder(folder: Path) -> Iterator[None]:
+    """Look for factories, configs and checkpoints in ``folder`` too while the block runs."""
+    token = _FOLDER.set(folder)
+    try:
+        yield
+    finally:
+        _FOLDER.reset(token)
 
 
 def build_architecture(config: Any, where: str) -> nn.Module:
@@ -42,7 +55,7 @@ def build_architecture(config: Any, where: str) -> nn.Module:
     if not isinstance(config, Mapping):
         raise RecipeError(f"{where}: expected a dict or a module, got {type(config).__name__}")
     if "cfg_path" in config:
-        return build_architecture(_read(config, where), where)
+        return build_architecture(read_model_config(config, _FOLDER.get(), where), where)
     name, keywords = split_type(config, where)
     if ":" in name:
         return _call_factory(name, keywords, where)
@@ -71,9 +84,10 @@ def load_teacher(
         CheckpointError: it cannot be read or does not match.
     """
     if checkpoint:
+        load_into(teacher, beside(checkpoint), key_mapping=key_mapping)
         if isinstance(teacher, BaseModel):
-            teacher.init_weights()
-        load_into(teacher, checkpoint, key_mapping=key_mapping)
+            # mmengine initialises what it takes for new when training starts.
+            teacher._is_init = True
         return
     if not allow_random and isinstance(config, Mapping) and not _brings_weights(config):
         raise RecipeError(
@@ -82,40 +96,16 @@ def load_teacher(
         )
 
 
-def _read(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    path = str(config["cfg_path"])
-    if config.get("pretrained"):
-        raise CheckpointError(
-            f"{where}: pretrained=True of '{path}' would download weights, and nothing is downloaded",
-            hint="get the file and name it in teacher_ckpt, or in init_cfg",
-        )
-    found = read_config(_locate(path, where), {})[0]
-    model = found.get("model")
-    if not isinstance(model, dict) or "type" not in model:
-        raise RecipeError(f"{where}: the config '{path}' has no model")
-    model.setdefault("_scope_", found.get("default_scope") or path.partition("::")[0])
-    if model.get("data_preprocessor") is None and found.get("data_preprocessor") is not None:
-        model["data_preprocessor"] = found["data_preprocessor"]
-    return model
-
-
-def _locate(path: str, where: str) -> Path:
-    package, separator, inside = path.partition("::")
-    if not separator:
-        return Path(path)
-    lazy.require(package, extra="openmmlab" if package == "mmpretrain" else package)
-    spec = importlib.util.find_spec(package)
-    folder = Path((spec and spec.origin) or "").parent / ".mim" / "configs"
-    file = folder / (inside if inside.endswith(".py") else f"{inside}.py")
-    if not file.is_file():
-        raise RecipeError(f"{where}: {package} has no config '{inside}'", hint=f"look in {folder}")
-    return file
+def beside(path: str) -> str | Path:
+    """``path`` from the working directory, or else from the recipe's folder."""
+    inside = _FOLDER.get() / path
+    return inside if not Path(path).expanduser().exists() and inside.exists() else path
 
 
 def _call_factory(name: str, keywords: Mapping[str, Any], where: str) -> nn.Module:
     arguments = dict(keywords)
     smoothing = arguments.pop("label_smoothing", 0.0)
-    factory = resolve_factory(name, Path())
+    factory = resolve_factory(name, _FOLDER.get())
     try:
         module = factory(**arguments)
     except Exception as error:
