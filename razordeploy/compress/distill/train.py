@@ -18,6 +18,7 @@ from razordeploy.compress.distill.algorithms.build_model import recipe_folder
 from razordeploy.compress.distill.algorithms.plain import as_plain
 from razordeploy.compress.distill.algorithms.table import ALGORITHMS
 from razordeploy.compress.distill.build import build
+from razordeploy.compress.distill.crd_dataset import CRDDataset
 from razordeploy.compress.distill.hooks import CheckFirstBatch, ConnectorPretrainHook, StopDistillHook
 from razordeploy.compress.distill.loops import SelfDistillValLoop, SingleTeacherDistillValLoop
 from razordeploy.compress.distill.optim import SeparateOptimWrapperConstructor
@@ -37,6 +38,7 @@ LOOPS: dict[str, type] = {
     "SelfDistillValLoop": SelfDistillValLoop,
     "SingleTeacherDistillValLoop": SingleTeacherDistillValLoop,
 }
+DATASETS: dict[str, type] = {"CRDDataset": CRDDataset}
 OPTIM_WRAPPER_CONSTRUCTORS: dict[str, type] = {"SeparateOptimWrapperConstructor": SeparateOptimWrapperConstructor}
 _AUGMENTATION = ("shift", "flip")
 
@@ -96,7 +98,7 @@ def train_distillation(
     if recipe.data is not None and recipe.train is not None:
         path = _train_source(algorithm, student, recipe, run)
     else:
-        names = {**HOOKS, **LOOPS, **OPTIM_WRAPPER_CONSTRUCTORS}
+        names = {**HOOKS, **LOOPS, **OPTIM_WRAPPER_CONSTRUCTORS, **DATASETS}
         scope = str(recipe.config.get("default_scope") or "mmcls")
         config = _with_data(recipe)
         path = train_config(algorithm, student, config, scope=scope, names=names, hooks=[CheckFirstBatch()], **run)

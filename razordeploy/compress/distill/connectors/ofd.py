@@ -20,13 +20,15 @@ class OFDTeacherConnector(BaseConnector):
     margins come from the batch norm in front of the teacher's ReLU; ``OFDDistiller`` sets them.
 
     Args:
+        norm: name of that batch norm in the teacher; None: the module whose output is recorded.
         init_cfg: mmengine's initialisation config.
     """
 
     margin: Tensor
 
-    def __init__(self, init_cfg: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, norm: str | None = None, init_cfg: Mapping[str, Any] | None = None) -> None:
         super().__init__(init_cfg)
+        self.norm = norm
         self.register_buffer("margin", torch.zeros(0))
 
     def init_margin(self, margin: Tensor) -> None:

@@ -7,13 +7,14 @@ from torch import nn
 from razordeploy.compress.distill.connectors.ofd import OFDTeacherConnector, margin_of
 from razordeploy.compress.distill.distillers.configurable import ConfigurableDistiller, Record
 from razordeploy.compress.distill.losses.ofd import OFDLoss
-from razordeploy.errors import RecipeError
+from razordeploy.errors import ModelError, RecipeError
 
 
 class OFDDistiller(ConfigurableDistiller):
     """A ``ConfigurableDistiller`` that sets the margin of every ``OFDTeacherConnector``.
 
-    The teacher records that go through one have to come from the outputs of the batch norms in front of its ReLUs.
+    The teacher records that go through one come from the batch norms in front of its ReLUs, or, where a sum stands in
+    between, the connectors name those.
     """
 
     def init_ofd_connectors(self, teacher: nn.Module) -> None:
@@ -34,5 +35,8 @@ class OFDDistiller(ConfigurableDistiller):
                     "OFDTeacherConnector",
                     hint="connector='...' of type OFDTeacherConnector, from_student=False",
                 )
-            source = self.teacher_recorders.get_recorder(record.recorder).source
-            connector.init_margin(margin_of(teacher.get_submodule(source)))
+            names = dict(teacher.named_modules())
+            source = connector.norm or self.teacher_recorders.get_recorder(record.recorder).source
+            if source not in names:
+                raise ModelError(f"connector '{record.connector}': the teacher has no module '{source}'")
+            connector.init_margin(margin_of(names[source]))
