@@ -34,7 +34,12 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 OPTIONAL = {
     "mmcls": (),
     "mmcv": (),
-    "mmengine": ("registry.py", "train/classifier.py", "train/hooks.py", "train/runner.py"),
+    "mmengine": (
+        "registry.py",
+        *("train/classifier.py", "train/config_runner.py", "train/hooks.py", "train/runner.py"),
+        *("compress/distill/algorithms/*.py", "compress/distill/hooks.py", "compress/distill/loops.py"),
+        *("compress/distill/optim.py", "compress/distill/train.py"),
+    ),
     "mmpretrain": (),
     "nncf": (),
     "onnx": (),
@@ -214,10 +219,12 @@ def _closure(imports: dict[str, list[Import]], module: str) -> set[str]:
 def _may_load(module: str, reached: str) -> bool:
     """Tell whether ``module`` may load ``reached``, which imports an optional package."""
     if _layer(reached) == "train":
-        return _layer(module) == "train" or module == "razordeploy.cli.train"
+        return _layer(module) in ("train", "compress") or module == "razordeploy.cli.train"
     if module == "razordeploy.integrations.mmrazor":
         # mmengine itself imports it, at the first look-up in a registry.
         return True
+    if _layer(reached) == "compress":
+        return _layer(module) == "compress" or module == "razordeploy.cli.train"
     # The files in a backend's folder are imported once its packages are known to be there.
     folder = module.split(".")
     return folder[1:2] == ["backends"] and len(folder) > 3

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from razordeploy.capture.checkpoint import load_into
+from razordeploy.capture.config_model import deployed
 from razordeploy.capture.factory import resolve_factory
 from razordeploy.capture.openmmlab import build_classifier, guess_input_shape, make_plain
 from razordeploy.config.recipe import Recipe
@@ -54,6 +55,7 @@ def build_model(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: 
     """
     if "onnx" in recipe.model:
         return _import(recipe, checkpoint)
+    recipe = deployed(recipe)
     shapes = recipe.deploy.input_shapes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)

@@ -1,4 +1,4 @@
-"""``razordeploy train``: the float stage."""
+"""``razordeploy train``: the float stage, and distillation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from razordeploy.capture.build import build_model
-from razordeploy.config.recipe import load_recipe
+from razordeploy.config.recipe import Recipe, load_recipe
 from razordeploy.data.sources import build_source
-from razordeploy.errors import RecipeError
+from razordeploy.errors import RecipeError, nearest
 from razordeploy.train.runner import train_float
 
 
@@ -24,20 +24,32 @@ def run(
     amp: bool,
     launcher: str,
 ) -> None:
-    """Train the recipe's model from scratch and write ``float.pth`` where the recipe looks for its checkpoint."""
+    """Train the recipe's model from scratch and write its weights where the recipe looks for its checkpoint."""
     recipe = load_recipe(recipe_path, {**overrides, "checkpoint": "None"})
     wanted = load_recipe(recipe_path, overrides).checkpoint
     if "onnx" in recipe.model:
         raise RecipeError(f"{recipe.path}: an ONNX file cannot be trained", hint="train the model that it was made of")
+    folder = work_dir or (Path(wanted).parent if wanted else Path("work_dirs") / recipe.name)
+    if "architecture" in recipe.model:
+        checkpoint = _compress(recipe, folder, wanted, resume=resume, amp=amp, launcher=launcher)
+    else:
+        checkpoint = _train(recipe, folder, resume=resume, amp=amp, launcher=launcher)
+    console = Console()
+    console.print(f"wrote {checkpoint}", markup=False, soft_wrap=True)
+    follow = ["razordeploy", "ptq", recipe_path]
+    if wanted is None or Path(wanted) != checkpoint:
+        follow += ["--checkpoint", str(checkpoint)]
+    console.print(f"next: {shlex.join(follow)}", markup=False, soft_wrap=True)
+
+
+def _train(recipe: Recipe, folder: Path, *, resume: bool, amp: bool, launcher: str) -> Path:
     if recipe.train is None or recipe.data is None:
         raise RecipeError(
             f"{recipe.path}: nothing to train: expected the sections 'train' and 'data'",
             hint="train=dict(epochs=10), data=dict(type='image_folder', root=...)",
         )
-    folder = work_dir or (Path(wanted).parent if wanted else Path("work_dirs") / recipe.name)
-    model = build_model(recipe).module
-    checkpoint = train_float(
-        model,
+    return train_float(
+        build_model(recipe).module,
         build_source(recipe.data, "train"),
         work_dir=folder,
         seed=recipe.seed,
@@ -46,9 +58,17 @@ def run(
         launcher=launcher,
         **recipe.train,
     )
-    console = Console()
-    console.print(f"wrote {checkpoint}", markup=False, soft_wrap=True)
-    follow = ["razordeploy", "ptq", recipe_path]
-    if wanted is None or Path(wanted) != checkpoint:
-        follow += ["--checkpoint", str(checkpoint)]
-    console.print(f"next: {shlex.join(follow)}", markup=False, soft_wrap=True)
+
+
+def _compress(recipe: Recipe, folder: Path, wanted: str | None, *, resume: bool, amp: bool, launcher: str) -> Path:
+    """Train a model that holds what is deployed as its ``architecture``."""
+    from razordeploy.compress.distill.algorithms.table import ALGORITHMS
+    from razordeploy.compress.distill.train import CHECKPOINT, is_distillation, train_distillation
+
+    if not is_distillation(recipe):
+        raise RecipeError(
+            f"{recipe.path}: unknown algorithm '{recipe.model['type']}'",
+            hint=nearest(recipe.model["type"].rpartition(".")[2], ALGORITHMS),
+        )
+    name = Path(wanted).name if wanted else CHECKPOINT
+    return train_distillation(recipe, work_dir=folder, checkpoint=name, resume=resume, amp=amp, launcher=launcher)

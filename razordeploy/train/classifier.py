@@ -46,17 +46,27 @@ class Classifier(BaseModel):
 
     def forward(self, inputs: Tensor, targets: Tensor | None = None, mode: str = "tensor") -> Any:
         """``tensor``: logits (N, classes); ``loss``: ``dict(loss=scalar)``; ``predict``: class indices (N,)."""
-        logits = self.network(inputs)
-        if mode == "tensor":
-            return logits
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
-            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ModelError(f"expected logits (N, classes) from the model to train it, got {found}")
-        if mode == "predict":
-            return logits.argmax(1)
-        if mode == "loss" and targets is not None:
-            return {"loss": functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)}
-        raise ModelError(f"expected mode 'tensor', 'predict', or 'loss' with targets, got {mode!r}")
+        return classification_outputs(self.network(inputs), targets, mode, self.label_smoothing)
+
+
+def classification_outputs(logits: Any, targets: Tensor | None, mode: str, label_smoothing: float = 0.0) -> Any:
+    """What a classifier returns in mmengine's modes.
+
+    ``tensor``: the logits as they are; ``loss``: ``dict(loss=cross entropy)``; ``predict``: class indices (N,).
+
+    Raises:
+        ModelError: the logits are not (N, classes), the mode is another one, or ``loss`` has no targets.
+    """
+    if mode == "tensor":
+        return logits
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ModelError(f"expected logits (N, classes) from the model to train it, got {found}")
+    if mode == "predict":
+        return logits.argmax(1)
+    if mode == "loss" and targets is not None:
+        return {"loss": functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)}
+    raise ModelError(f"expected mode 'tensor', 'predict', or 'loss' with targets, got {mode!r}")
 
 
 def _shifted(images: Tensor, shift: int) -> Tensor:

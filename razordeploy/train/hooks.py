@@ -44,16 +44,20 @@ class PlainCheckpoint(Hook):
 
 
 class Progress(Hook):
-    """One line per epoch for the screen: loss, learning rate, what is left. Stops a run whose loss is not finite."""
+    """One line for the screen now and then: loss, learning rate, what is left. Stops a run whose loss is not finite.
+
+    Args:
+        interval: iterations between two lines; None: once per epoch.
+    """
 
     priority = "LOW"
 
+    def __init__(self, interval: int | None = None) -> None:
+        self.interval = interval
+
     def before_train(self, runner: Any) -> None:
         """Note where and when the run starts."""
-        self._started, self._first = time.monotonic(), runner.epoch
-
-    def before_train_epoch(self, runner: Any) -> None:
-        """Forget the last epoch's losses."""
+        self._started, self._first = time.monotonic(), self._done(runner)
         self._losses: list[torch.Tensor] = []
 
     def after_train_iter(
@@ -61,6 +65,8 @@ class Progress(Hook):
     ) -> None:
         """Gather the loss; on the device, as reading it here would wait for every step."""
         self._losses.append(torch.as_tensor((outputs or {})["loss"]).detach())
+        if self.interval is not None and (runner.iter + 1) % self.interval == 0:
+            self._line(runner)
 
     def after_train_epoch(self, runner: Any) -> None:
         """Log the line.
@@ -68,11 +74,22 @@ class Progress(Hook):
         Raises:
             ModelError: the mean loss is NaN or infinite; nothing of this epoch is saved.
         """
+        if self.interval is None:
+            self._line(runner)
+
+    def _done(self, runner: Any) -> int:
+        done: int = runner.epoch if self.interval is None else runner.iter
+        return done
+
+    def _line(self, runner: Any) -> None:
         loss = float(torch.stack(self._losses).mean())
-        epoch = runner.epoch + 1
+        self._losses = []
+        done, noun = self._done(runner) + 1, "epoch" if self.interval is None else "iteration"
+        whole = runner.max_epochs if self.interval is None else runner.max_iters
         if not math.isfinite(loss):
-            raise ModelError(f"the loss is {loss} in epoch {epoch}", hint="lower train.lr, or check the data for NaN")
-        left = (time.monotonic() - self._started) / (epoch - self._first) * (runner.max_epochs - epoch)
-        rate = runner.optim_wrapper.get_lr()["lr"][0]
-        line = f"epoch {epoch}/{runner.max_epochs}  loss {loss:.4f}  lr {rate:.2e}  {left:.0f} s left"
+            hint = "lower the learning rate, or check the data for NaN"
+            raise ModelError(f"the loss is {loss} in {noun} {done}", hint=hint)
+        left = (time.monotonic() - self._started) / (done - self._first) * (whole - done)
+        rate = next(iter(runner.optim_wrapper.get_lr().values()))[0]
+        line = f"{noun} {done}/{whole}  loss {loss:.4f}  lr {rate:.2e}  {left:.0f} s left"
         runner.logger.info(line, extra={"screen": True})

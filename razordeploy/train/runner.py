@@ -8,13 +8,15 @@ import logging
 import os
 import pickle
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
 from mmengine.registry import OPTIMIZERS as MMENGINE_OPTIMIZERS
 from mmengine.runner import Runner
 from torch import nn
@@ -85,6 +87,64 @@ def train_float(
         CheckpointError: ``resume`` and the last checkpoint cannot be read or is another model's.
         ModelError: the loss is not finite, or the outputs are not logits.
     """
+    return train_source(
+        Classifier(model, ShiftAndFlip(shift, flip), label_smoothing),
+        model,
+        source,
+        work_dir=work_dir,
+        checkpoint=CHECKPOINT,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        optimizer=optimizer,
+        num_workers=num_workers,
+        threads=threads,
+        seed=seed,
+        resume=resume,
+        amp=amp,
+        launcher=launcher,
+    )
+
+
+def train_source(
+    wrapped: BaseModel,
+    model: nn.Module,
+    source: Source,
+    *,
+    work_dir: str | Path,
+    checkpoint: str,
+    epochs: int,
+    batch_size: int = 64,
+    lr: float = 1e-3,
+    optimizer: str | Mapping[str, Any] = "adamw",
+    num_workers: int = 0,
+    threads: int | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    amp: bool = False,
+    launcher: str = "none",
+    hooks: Sequence[Hook | dict[str, Any]] = (),
+) -> Path:
+    """Train ``wrapped`` on ``source`` as ``train_float`` does, and write the weights of ``model``, which is inside it.
+
+    Args:
+        wrapped: takes batches (inputs, targets); everything in it that requires a gradient is trained.
+        model: whose ``state_dict`` is written.
+        source: the training split.
+        work_dir: made if missing.
+        checkpoint: name of the file in it.
+        epochs: as for ``train_float``, like all that follow.
+        batch_size: see there.
+        lr: see there.
+        optimizer: see there.
+        num_workers: see there.
+        threads: see there.
+        seed: see there.
+        resume: see there.
+        amp: see there.
+        launcher: see there.
+        hooks: more hooks of the run.
+    """
     _check_numbers(epochs=epochs, batch_size=batch_size, lr=lr)
     if threads is not None and threads < 1:
         raise RecipeError(f"train: expected threads of at least 1 or None, got {threads}")
@@ -101,13 +161,12 @@ def train_float(
         # A last batch of one sample would break batch norm.
         drop_last=len(source) > batch_size and len(source) % batch_size == 1,
     )
-    classifier = Classifier(model, ShiftAndFlip(shift, flip), label_smoothing)
-    last = _last_checkpoint(classifier, work_dir) if resume else None
+    last = last_checkpoint(wrapped, work_dir) if resume else None
     if not resume:
         # Else an interruption before the first save would leave it pointing at the previous run.
         (work_dir / POINTER).unlink(missing_ok=True)
-    runner = _Runner(
-        model=classifier,
+    runner = QuietRunner(
+        model=wrapped,
         work_dir=str(work_dir),
         train_dataloader=loader,
         train_cfg={"by_epoch": True, "max_epochs": epochs},
@@ -117,10 +176,9 @@ def train_float(
         },
         param_scheduler={"type": "CosineAnnealingLR", "T_max": epochs, "convert_to_iter_based": True},
         default_hooks={"checkpoint": {"type": "CheckpointHook", "interval": 1, "max_keep_ckpts": 2}},
-        custom_hooks=[EpochSeed(seed), PlainCheckpoint(), Progress()],
+        custom_hooks=[EpochSeed(seed), PlainCheckpoint(), Progress(), *hooks],
         randomness={"seed": seed},
-        # mmengine names a run after the second it starts in; two in one second would share their log file.
-        experiment_name=f"float{next(_RUNS)}",
+        experiment_name=run_name(Path(checkpoint).stem),
         launcher=launcher,
         load_from=None if last is None else str(last),
         resume=last is not None,
@@ -130,10 +188,10 @@ def train_float(
         with contextlib.redirect_stdout(sys.stderr), _threads(threads):
             runner.train()
         if is_main_process():
-            save_state_dict(model, work_dir / CHECKPOINT)
+            save_state_dict(model, work_dir / checkpoint)
     finally:
-        _close(runner)
-    return work_dir / CHECKPOINT
+        close(runner)
+    return work_dir / checkpoint
 
 
 @contextlib.contextmanager
@@ -144,6 +202,14 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def run_name(stem: str) -> str:
+    """A name that no other run of this process has.
+
+    mmengine names a run after the second it starts in; two in one second would share their log file.
+    """
+    return f"{stem}{next(_RUNS)}"
 
 
 def save_state_dict(model: nn.Module, path: Path) -> None:
@@ -157,13 +223,14 @@ def save_state_dict(model: nn.Module, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-class _Runner(Runner):
+class QuietRunner(Runner):
     """Everything goes to the log file; the screen (stderr) gets errors and the progress lines.
 
     mmengine's own warnings are about its deprecated parts; nothing a reader of the screen could act on.
     """
 
     def build_logger(self, *args: Any, **kwargs: Any) -> Any:
+        """Let the screen have errors and what is marked for it."""
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
@@ -172,7 +239,12 @@ class _Runner(Runner):
         return logger
 
 
-def _last_checkpoint(classifier: nn.Module, work_dir: Path) -> Path | None:
+def last_checkpoint(wrapped: nn.Module, work_dir: Path) -> Path | None:
+    """The checkpoint in ``work_dir`` that a run of ``wrapped`` goes on from; None: there is none.
+
+    Raises:
+        CheckpointError: it is missing, cannot be read, or is another model's.
+    """
     pointer = work_dir / POINTER
     if not pointer.is_file():
         return None
@@ -186,7 +258,7 @@ def _last_checkpoint(classifier: nn.Module, work_dir: Path) -> Path | None:
     except (OSError, EOFError, RuntimeError, KeyError, pickle.UnpicklingError) as exc:
         raise CheckpointError(f"cannot read the checkpoint {path}: {exc}", hint=hint) from exc
     # mmengine would load what fits and only log the rest.
-    own = classifier.state_dict()
+    own = wrapped.state_dict()
     if {k: v.shape for k, v in saved.items()} != {k: v.shape for k, v in own.items()}:
         wrong = [k for k in {**own, **saved} if k not in own or k not in saved or own[k].shape != saved[k].shape]
         raise CheckpointError(f"{path} is of another model: {len(wrong)} keys differ, first {wrong[0]}", hint=hint)
@@ -213,7 +285,8 @@ def _check_numbers(*, epochs: int, batch_size: int, lr: float) -> None:
         )
 
 
-def _close(runner: Runner) -> None:
+def close(runner: Runner) -> None:
+    """Close the run's log files."""
     # mmengine keeps its log files open until the process ends.
     for handler in runner.logger.handlers:
         if isinstance(handler, logging.FileHandler):

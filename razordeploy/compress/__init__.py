@@ -1,0 +1,1 @@
+"""What makes a model smaller before it is quantized: search, pruning, distillation."""

@@ -1,0 +1,1 @@
+"""Algorithms: who runs, who is trained, and in which order."""

@@ -1,0 +1,1 @@
+"""Distillers: what is recorded of whom, and which losses are made of it."""

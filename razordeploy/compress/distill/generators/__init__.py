@@ -1,0 +1,1 @@
+"""Generators of images for distillation without data."""

@@ -1,0 +1,1 @@
+"""Distillation losses, each equal to its official formula; ``table.py`` names them."""

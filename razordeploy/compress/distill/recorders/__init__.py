@@ -1,0 +1,1 @@
+"""Recorders keep what passes through a model while their ``with`` block runs."""
