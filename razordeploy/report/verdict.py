@@ -78,7 +78,8 @@ def _speed(backends: dict[str, BackendReport]) -> str:
         return ""
     if len(known) == 1 == len(backends):
         speed = next(iter(known.values()))
-        return f"int8 runs at {wording.ratio(speed)} the speed of float{', which is slower' if round(speed, 2) < 1 else ''}"
+        slower = ", which is slower" if round(speed, 2) < 1 else ""
+        return f"int8 runs at {wording.ratio(speed)} the speed of float{slower}"
     words = [f"{wording.ratio(speed)} ({name})" for name, speed in known.items()]
     if len(words) > _NAMED:
         ordered = sorted(known, key=lambda name: known[name])

@@ -109,9 +109,8 @@ def main() -> None:
         print(json.dumps(run(options.child, options.choice)))
         return
     rows: list[dict[str, Any]] = []
-    print(
-        f"{'family':20s}{'units':>10s}{'left':>8s}  {'form':8s}{'permuted':>10s}{'export':>8s}{'trace':>8s}{'slice':>8s}"
-    )
+    head = f"{'family':20s}{'units':>10s}{'left':>8s}  {'form':8s}{'permuted':>10s}"
+    print(f"{head}{'export':>8s}{'trace':>8s}{'slice':>8s}")
     for family in options.families.split(","):
         row = child(family, options)
         rows.append(row)
