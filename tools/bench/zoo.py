@@ -14,6 +14,7 @@ the latency ratio ours/theirs, measured in the same interleaved run. Their model
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import subprocess
 import sys
@@ -83,6 +84,33 @@ CONFIGS = {
 }
 
 
+NEW_IN_MMPRETRAIN = {
+    "eva02": "eva02/eva02-tiny-p14_in1k.py",
+    "hivit": "hivit/hivit-tiny-p16_16xb64_in1k.py",
+    "replknet": "replknet/replknet-31B_32xb64_in1k.py",
+    "riformer": "riformer/riformer-s12_8xb128_in1k.py",
+}
+"""Classifiers that mmpretrain 1.2.0 adds; the families of mmcls keep their names there."""
+
+
+def package() -> str:
+    """``mmcls`` or ``mmpretrain``: each wants its own mmcv, so an environment holds one of them."""
+    if importlib.util.find_spec("mmpretrain") is None:
+        return "mmcls"
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        # A build for CUDA beside torch for CPU: it misses operators that classifiers do not use.
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _KEPT.append(library)
+    return "mmpretrain"
+
+
+_KEPT: list[torch.library.Library] = []
+
+
 def build(family: str) -> tuple[torch.nn.Module, torch.Tensor]:
     """A classifier with random weights and fitted batch norms, and 24 images that fit it."""
     with warnings.catch_warnings():
@@ -92,7 +120,8 @@ def build(family: str) -> tuple[torch.nn.Module, torch.Tensor]:
 
         with tempfile.TemporaryDirectory() as folder:
             recipe = Path(folder) / f"{family}.py"
-            recipe.write_text(f'_base_ = ["mmcls::{CONFIGS[family]}"]\n')
+            config = (CONFIGS | NEW_IN_MMPRETRAIN)[family]
+            recipe.write_text(f'_base_ = ["{package()}::{config}"]\n')
             built = build_model(load_recipe(recipe))
     shape = (built.input_shapes or ((3, 224, 224),))[0]
     if family == "lenet":

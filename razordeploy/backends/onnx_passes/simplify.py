@@ -133,7 +133,7 @@ def _batch_norm_again(model: ir.Model) -> None:
         x, scale = factor
         channels = len(scale)
         vectors = {"scale": scale, "shift": term[1], "mean": np.zeros(channels), "var": np.ones(channels)}
-        inputs = [_vector(model.graph, f"{add.outputs[0].name}.{k}", v) for k, v in vectors.items()]
+        inputs = [_vector(model.graph, f"{add.outputs[0].name}.norm.{k}", v) for k, v in vectors.items()]
         norm = ir.node("BatchNormalization", [x, *inputs], attributes={"epsilon": 0.0}, name=f"{add.name}.BatchNorm")
         norm.metadata_props.update(add.metadata_props)
         model.graph.insert_before(add, norm)

@@ -238,3 +238,68 @@ def test_a_weight_that_is_no_constant_is_refused():
     mark.replace_input_with(0, marked.model.graph.inputs[0])
     with pytest.raises(BackendError, match="not a constant"):
         quantized_model(marked, plans[0], params[0])
+
+
+class _NormBehindAdd(nn.Module):
+    """A batch norm that no layer can take up, whose result is quantized: both have a scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.norm, self.c = (
+            nn.Conv2d(4, 4, 1),
+            nn.Conv2d(4, 4, 1),
+            nn.BatchNorm2d(4),
+            nn.Conv2d(4, 4, 1),
+        )
+        self.norm.running_mean.normal_()
+        self.norm.running_var.uniform_(0.5, 2)
+
+    def forward(self, x):
+        return self.c(self.norm(F.relu(self.a(x)) + F.relu(self.b(x))))
+
+
+def test_what_is_left_of_a_batch_norm_is_one_operation(tmp_path):
+    ort = pytest.importorskip("onnxruntime")
+    ir = pytest.importorskip("onnx_ir")
+    torch.manual_seed(0)
+    net, x = _NormBehindAdd().eval(), torch.randn(_X)
+    captured = capture(net, (x,))
+    spec = BackendSpec(
+        name="t",
+        summary="",
+        extra="",
+        ops={"conv2d": OpRule(inputs=(0,), weight=1)},
+        activation=TensorRule(signed=False, symmetric=False),
+        weight=TensorRule(symmetric=True),
+    )
+    plan = place(captured, spec, settings_for(spec, QuantizeConfig()))
+    params = resolve(captured, plan, collect(captured, [plan], [(x,)]))
+    marked = export_marked(captured, [plan], opset=20)
+    for model in (float_model(marked), quantized_model(marked, plan, params)):
+        ops = Counter(n.op_type for n in model.graph)
+        assert ops["BatchNormalization"] == 1
+        assert not ops["Mul"]
+        assert ops["Add"] == 1
+    ir.save(float_model(marked), tmp_path / "float.onnx")
+    session = ort.InferenceSession(tmp_path / "float.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(found, net(x).detach().numpy(), atol=1e-5)
+
+
+def test_zeros_before_a_convolution_are_its_own_padding(tmp_path):
+    """One-sided, as models from TensorFlow pad; another value, or a second reader, keeps the operation."""
+    ort = pytest.importorskip("onnxruntime")
+    ir = pytest.importorskip("onnx_ir")
+    torch.manual_seed(0)
+    for value, kept in ((0.0, 0), (1.0, 1)):
+        net, x = (
+            nn.Sequential(nn.ConstantPad2d((0, 1, 0, 1), value), nn.Conv2d(4, 4, 3, 2, padding=0)).eval(),
+            torch.randn(_X),
+        )
+        marked = export_marked(capture(net, (x,)), [], opset=20)
+        model = float_model(marked)
+        assert Counter(n.op_type for n in model.graph)["Pad"] == kept
+        ir.save(model, tmp_path / "float.onnx")
+        session = ort.InferenceSession(tmp_path / "float.onnx", providers=["CPUExecutionProvider"])
+        (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        np.testing.assert_allclose(found, net(x).detach().numpy(), atol=1e-5)
