@@ -14,7 +14,7 @@ from razordeploy.subnet.channel_graph import ChannelGraph, Choice, Importance, S
 from razordeploy.subnet.importance import l1_importance
 from razordeploy.subnet.slice_constants import patches
 from razordeploy.subnet.slice_graph import sliced_graph
-from razordeploy.subnet.slice_module import sliced_module
+from razordeploy.subnet.slice_module import sliced_modules
 from razordeploy.subnet.slice_state import named_tensors, sliced_state
 
 _log = logging.getLogger(__name__)
@@ -110,16 +110,17 @@ def _sliced(
     state = sliced_state(graph.trace, kept, named_tensors(model))
     changes = patches(graph.trace, kept)
     as_graph = sliced_graph(model, graph.trace, changes, state)
-    module = sliced_module(model, graph.trace, changes, state)
-    why = _difference(module, as_graph, call)
-    if why is None:
-        return Sliced(module=module, form="module", why=None, selection=selection)
-    del module
+    reasons = []
+    for module in sliced_modules(model, changes, state):
+        why = _difference(module, as_graph, call)
+        if why is None:
+            return Sliced(module=module, form="module", why=None, selection=selection)
+        reasons.append(why)
     dynamic = channel_graph(model, *call, dynamic_batch=True)
     if dynamic.dynamic_batch and dynamic.units == graph.units:
         kept = dynamic.kept(graph.chosen(selection, kept), importance)
         as_graph = sliced_graph(model, dynamic.trace, patches(dynamic.trace, kept), state)
-    return Sliced(module=as_graph, form="graph", why=why, selection=selection)
+    return Sliced(module=as_graph, form="graph", why=reasons[0], selection=selection)
 
 
 def _difference(module: torch.nn.Module, graph: torch.nn.Module, call: _Call) -> str | None:
