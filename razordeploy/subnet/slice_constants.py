@@ -203,6 +203,7 @@ _RULES: dict[object, _Rule] = {
     _aten.conv_transpose3d.input: _groups,
     _aten.group_norm.default: _group_norm,
     _aten.layer_norm.default: _layer_norm,
+    _aten.rms_norm.default: _layer_norm,
     _aten.native_layer_norm.default: _layer_norm,
     _aten.scaled_dot_product_attention.default: _attention,
 }

@@ -57,7 +57,7 @@ def _sliced(
     numbers: _Numbers = {}
     stay: dict[str, set[int]] = {}
     for node, patch in patches.items():
-        path = module_path(node)
+        path = re.sub(r"@\d+", "", module_path(node))  # the second call of a module
         for old, new in patch.constants:
             if old != new:
                 numbers.setdefault(path, {}).setdefault(old, set()).add(new)
@@ -134,7 +134,7 @@ def _batch_norm(module: nn.modules.batchnorm._NormBase, groups: int | None) -> N
     module.num_features = next((len(t) for t in state if t is not None), module.num_features)
 
 
-def _layer_norm(module: nn.LayerNorm, groups: int | None) -> None:
+def _layer_norm(module: nn.LayerNorm | nn.RMSNorm, groups: int | None) -> None:
     if module.weight is not None:
         module.normalized_shape = tuple(module.weight.shape)
 
@@ -158,6 +158,7 @@ _LAYERS: dict[type[nn.Module], Callable[[Any, int | None], None]] = {
     nn.modules.conv._ConvNd: _convolution,
     nn.modules.batchnorm._NormBase: _batch_norm,
     nn.LayerNorm: _layer_norm,
+    nn.RMSNorm: _layer_norm,
     nn.GroupNorm: _group_norm,
     nn.Embedding: _embedding,
     nn.PReLU: _prelu,
