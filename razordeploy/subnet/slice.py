@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,7 +15,7 @@ from razordeploy.subnet.channel_graph import ChannelGraph, Choice, Importance, S
 from razordeploy.subnet.importance import l1_importance
 from razordeploy.subnet.slice_constants import patches
 from razordeploy.subnet.slice_graph import sliced_graph
-from razordeploy.subnet.slice_module import sliced_module
+from razordeploy.subnet.slice_module import sliced_modules
 from razordeploy.subnet.slice_state import named_tensors, sliced_state
 
 _log = logging.getLogger(__name__)
@@ -110,16 +111,17 @@ def _sliced(
     state = sliced_state(graph.trace, kept, named_tensors(model))
     changes = patches(graph.trace, kept)
     as_graph = sliced_graph(model, graph.trace, changes, state)
-    module = sliced_module(model, graph.trace, changes, state)
-    why = _difference(module, as_graph, call)
-    if why is None:
-        return Sliced(module=module, form="module", why=None, selection=selection)
-    del module
+    reasons = []
+    for module in sliced_modules(model, changes, state):
+        why = _difference(module, as_graph, call)
+        if why is None:
+            return Sliced(module=module, form="module", why=None, selection=selection)
+        reasons.append(why)
     dynamic = channel_graph(model, *call, dynamic_batch=True)
     if dynamic.dynamic_batch and dynamic.units == graph.units:
         kept = dynamic.kept(graph.chosen(selection, kept), importance)
         as_graph = sliced_graph(model, dynamic.trace, patches(dynamic.trace, kept), state)
-    return Sliced(module=as_graph, form="graph", why=why, selection=selection)
+    return Sliced(module=as_graph, form="graph", why=reasons[0], selection=selection)
 
 
 def _difference(module: torch.nn.Module, graph: torch.nn.Module, call: _Call) -> str | None:
@@ -128,29 +130,31 @@ def _difference(module: torch.nn.Module, graph: torch.nn.Module, call: _Call) ->
     Both share their tensors, which are perturbed for the comparison: trained models hold layers that are zero or close
     to it, behind which a difference would not show.
     """
-    before = {name: tensor.detach().clone() for name, tensor in named_tensors(graph).items()}
+    tensors = named_tensors(graph)
+    before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     modes = [(part, part.training) for part in (*module.modules(), *graph.modules())]
     module.eval()
     graph.eval()
     try:
-        _perturb(named_tensors(graph))
+        _perturb(tensors)
         expected = _outputs(graph, call)
-        try:
-            found = _outputs(module, call)
-        except Exception as error:  # the model's own code, which may raise anything
-            return (
-                f"its code fixes a width ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
-            )
-        return _first_difference(found, expected)
+        if not all(t.isfinite().all() for t in expected if t.is_floating_point()):
+            _restore(tensors, before)
+            expected = _outputs(graph, call)
+        return _first_difference(module, expected, call)
     finally:
-        with torch.no_grad():
-            for name, tensor in named_tensors(graph).items():
-                tensor.copy_(before[name])
+        _restore(tensors, before)
         for part, mode in modes:
             part.training = mode
 
 
-def _perturb(tensors: dict[str, torch.Tensor]) -> None:
+def _restore(tensors: Mapping[str, torch.Tensor], before: Mapping[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(before[name])
+
+
+def _perturb(tensors: Mapping[str, torch.Tensor]) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -168,14 +172,18 @@ def _outputs(module: torch.nn.Module, call: _Call) -> list[torch.Tensor]:
     return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
 
 
-def _first_difference(found: list[torch.Tensor], expected: list[torch.Tensor]) -> str | None:
+def _first_difference(module: torch.nn.Module, expected: list[torch.Tensor], call: _Call) -> str | None:
+    try:
+        found = _outputs(module, call)
+    except Exception as error:  # the model's own code, which may raise anything
+        line = next(iter(str(error).splitlines()), "no message")
+        return f"its code fixes a width ({type(error).__name__}: {line})"
     if [t.shape for t in found] != [t.shape for t in expected]:
         return f"its code gives shapes {[tuple(t.shape) for t in found]}, not {[tuple(t.shape) for t in expected]}"
     for one, other in zip(found, expected, strict=True):
-        if not one.is_floating_point():
+        if not one.is_floating_point() or not one.numel():
             continue
-        largest = other.abs().max().item() if other.numel() else 0.0
-        gap = (one - other).abs().max().item() if other.numel() else 0.0
+        largest, gap = other.abs().max().item(), (one - other).abs().max().item()
         if not gap <= _TOLERANCE * largest:
             return f"its code computes something else at other widths (difference {gap:.2e} of {largest:.2e})"
     return None

@@ -26,7 +26,7 @@ class Patch:
     """May hold :class:`Scaled` in the place of a size."""
     kwargs: dict[str, Any]
     constants: tuple[tuple[int, int], ...] = ()
-    """``(old, new)`` of the numbers that changed: what the model's own code has to say instead."""
+    """``(old, new)`` of the node's numbers, also of those that stay: what the model's own code has to say instead."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +59,18 @@ def patches(trace: Trace, widths: Widths) -> dict[fx.Node, Patch]:
         constants: list[tuple[int, int]] = []
         for key, value in rule(trace, node, widths).items():
             if isinstance(key, int):
-                constants += _changed(args[key], value)
+                constants += _numbers(args[key], value)
                 args[key] = value
             else:
-                constants += _changed(kwargs.get(key), value)
+                constants += _numbers(kwargs.get(key), value)
                 kwargs[key] = value
         found[node] = Patch(target=node.target, args=tuple(args), kwargs=kwargs, constants=tuple(constants))
     return found
 
 
-def _changed(old: object, new: object) -> list[tuple[int, int]]:
+def _numbers(old: object, new: object) -> list[tuple[int, int]]:
     olds, news = (list(v) if isinstance(v, (list, tuple)) else [v] for v in (old, new))
-    return [(a, b) for a, b in zip(olds, news, strict=False) if isinstance(a, int) and isinstance(b, int) and a != b]
+    return [(a, b) for a, b in zip(olds, news, strict=False) if isinstance(a, int) and isinstance(b, int)]
 
 
 def _sizes(entries: Any, axes: list[Axis], widths: Widths) -> list[Any]:
@@ -123,7 +123,7 @@ def _cut(trace: Trace, node: fx.Node, widths: Widths) -> Patch:
     old = [find(piece).size for piece in trace.notes[node]]
     args = (node.args[0], sizes, dim)
     target = _aten.split_with_sizes.default
-    return Patch(target=target, args=args, kwargs={}, constants=tuple(_changed(old, sizes)))
+    return Patch(target=target, args=args, kwargs={}, constants=tuple(_numbers(old, sizes)))
 
 
 def _narrow(trace: Trace, node: fx.Node, widths: Widths) -> dict[int | str, Any]:
@@ -203,6 +203,7 @@ _RULES: dict[object, _Rule] = {
     _aten.conv_transpose3d.input: _groups,
     _aten.group_norm.default: _group_norm,
     _aten.layer_norm.default: _layer_norm,
+    _aten.rms_norm.default: _layer_norm,
     _aten.native_layer_norm.default: _layer_norm,
     _aten.scaled_dot_product_attention.default: _attention,
 }

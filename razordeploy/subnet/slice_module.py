@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,36 +13,64 @@ from torch import fx, nn
 from razordeploy.capture.graph import module_path
 from razordeploy.subnet.slice_constants import Patch
 from razordeploy.subnet.slice_state import named_tensors
-from razordeploy.subnet.tracer.trace import Trace
 
 _Numbers = dict[str, dict[int, set[int]]]
 """By module path: what each number has become, as far as its part of the graph tells."""
+_NO_WIDTH = re.compile(r"kernel|window|patch|stride|pad|dilation|img|image|resolution|depth|stage|ratio|index|hw|shape")
+_COUNT = re.compile(r"^(num|n)_|heads$|groups$")
 
 
-def sliced_module(
-    model: nn.Module, trace: Trace, patches: Mapping[fx.Node, Patch], state: Mapping[str, torch.Tensor]
-) -> nn.Module:
-    """Return a copy of ``model`` with ``state``, its layers told their new widths.
+def sliced_modules(
+    model: nn.Module, patches: Mapping[fx.Node, Patch], state: Mapping[str, torch.Tensor]
+) -> Iterator[nn.Module]:
+    """Yield copies of ``model`` with ``state``, its layers told their new widths, the likeliest first.
 
     A number of a module that is no torch layer is changed where it equals a constant of the module's part of the graph
-    that changed, to one value only. The caller has to check the result: code may know widths in other ways.
+    that changed, to one value only. Numbers coincide (a window of 8 and 8 heads), so there is more than one guess.
+    The caller has to check the results: code may know widths in other ways still.
     """
+    guesses = set()
+    for guess in _GUESSES:
+        result, changed = _sliced(model, patches, state, guess)
+        if changed not in guesses:
+            guesses.add(changed)
+            yield result
+
+
+_Guess = Callable[[str, bool, bool], bool]
+"""``(attribute, in a tuple or list, the same number also stays somewhere) -> change it``."""
+_GUESSES: tuple[_Guess, ...] = (
+    lambda name, nested, stays: not _NO_WIDTH.search(name),
+    lambda name, nested, stays: not _NO_WIDTH.search(name) and not nested,
+    lambda name, nested, stays: not _NO_WIDTH.search(name) and not nested and (not stays or bool(_COUNT.search(name))),
+    lambda name, nested, stays: True,
+)
+
+
+def _sliced(
+    model: nn.Module, patches: Mapping[fx.Node, Patch], state: Mapping[str, torch.Tensor], guess: _Guess
+) -> tuple[nn.Module, frozenset[tuple[str, str]]]:
+    """One copy, and which attributes of which modules were changed."""
     olds = named_tensors(model)
     result = copy.deepcopy(model, {id(olds[name]): tensor for name, tensor in state.items()})
     groups: dict[str, int] = {}
     numbers: _Numbers = {}
+    stay: dict[str, set[int]] = {}
     for node, patch in patches.items():
-        path = module_path(node)
+        path = re.sub(r"@\d+", "", module_path(node))  # the second call of a module
         for old, new in patch.constants:
-            numbers.setdefault(path, {}).setdefault(old, set()).add(new)
-            groups[path] = new
-    modules = dict(result.named_modules(remove_duplicate=False))
+            if old != new:
+                numbers.setdefault(path, {}).setdefault(old, set()).add(new)
+                groups[path] = new
+            else:
+                stay.setdefault(path, set()).add(old)
     originals = dict(model.named_modules(remove_duplicate=False))
-    for path, module in modules.items():
+    changed: set[tuple[str, str]] = set()
+    for path, module in result.named_modules(remove_duplicate=False):
         if not _resize_layer(module, groups.get(path)):
             _own_shapes(originals[path], module, numbers.setdefault(path, {}))
-            _resize_numbers(module, numbers[path])
-    return result
+            changed |= {(path, name) for name in _resize_numbers(module, numbers[path], stay.get(path, set()), guess)}
+    return result, frozenset(changed)
 
 
 def _own_shapes(original: nn.Module, module: nn.Module, numbers: dict[int, set[int]]) -> None:
@@ -56,14 +85,21 @@ def _own_shapes(original: nn.Module, module: nn.Module, numbers: dict[int, set[i
             numbers[before] = afters
 
 
-def _resize_numbers(module: nn.Module, numbers: Mapping[int, set[int]]) -> None:
+def _resize_numbers(
+    module: nn.Module, numbers: Mapping[int, set[int]], stay: Collection[int], guess: _Guess
+) -> Iterator[str]:
+    """Change the numbers of one module; yields the attributes that were changed."""
     for name, value in list(vars(module).items()):
-        if isinstance(value, (list, tuple)) and value and all(type(item) is int for item in value):
-            new = [_renumbered(item, numbers) for item in value]
-            if new != list(value) and type(value) in {list, tuple}:
-                setattr(module, name, type(value)(new))
-        elif type(value) is int and name != "training":
-            setattr(module, name, _renumbered(value, numbers))
+        new = _renumbered(value, numbers) if type(value) is int else value
+        if new != value and guess(name, False, value in stay):
+            setattr(module, name, new)
+            yield name
+    for name, value in list(vars(module).items()):
+        if type(value) in {list, tuple} and value and all(type(item) is int for item in value):
+            items = [_renumbered(item, numbers) for item in value]
+            if items != list(value) and guess(name, True, False):
+                setattr(module, name, type(value)(items))
+                yield name
 
 
 def _renumbered(value: int, numbers: Mapping[int, set[int]]) -> int:
@@ -98,7 +134,7 @@ def _batch_norm(module: nn.modules.batchnorm._NormBase, groups: int | None) -> N
     module.num_features = next((len(t) for t in state if t is not None), module.num_features)
 
 
-def _layer_norm(module: nn.LayerNorm, groups: int | None) -> None:
+def _layer_norm(module: nn.LayerNorm | nn.RMSNorm, groups: int | None) -> None:
     if module.weight is not None:
         module.normalized_shape = tuple(module.weight.shape)
 
@@ -122,6 +158,7 @@ _LAYERS: dict[type[nn.Module], Callable[[Any, int | None], None]] = {
     nn.modules.conv._ConvNd: _convolution,
     nn.modules.batchnorm._NormBase: _batch_norm,
     nn.LayerNorm: _layer_norm,
+    nn.RMSNorm: _layer_norm,
     nn.GroupNorm: _group_norm,
     nn.Embedding: _embedding,
     nn.PReLU: _prelu,

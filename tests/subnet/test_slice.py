@@ -180,6 +180,29 @@ def test_a_pruned_model_can_be_pruned_again(x):
     assert (twice.stem.out_channels, twice.mid.out_channels, twice.heads) == (4, 6, 1)
 
 
+def test_torch_transformer_layers_stay_what_they_are():
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inp, self.out = nn.Linear(12, 16), nn.Linear(16, 4)
+            self.layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+
+        def forward(self, x):
+            return self.out(self.layer(self.inp(x)))
+
+    model, x = Encoder().eval(), torch.randn(2, 5, 12)
+    made = slice_model(model, channel_graph(model, x), 0.5, example_inputs=x)
+    assert made.form == "module", made.why
+    assert (made.module.layer.self_attn.num_heads, made.module.layer.self_attn.embed_dim) == (2, 8)
+
+
+def test_a_narrower_head_keeps_the_scale_of_its_products(x):
+    """The code takes the scale from the width; what was trained has the scale of the old one."""
+    model = Net().eval()
+    made = slice_model(model, channel_graph(model, x), {"qkv_(0, 48)_4_2": 2}, example_inputs=x)
+    assert made.form == "graph" and made.module.qkv.weight.shape == (24, 16)
+
+
 def test_shared_weights_stay_shared(x):
     class Tied(nn.Module):
         def __init__(self):

@@ -32,7 +32,7 @@ def native_batch_norm(t: Tracer, node: fx.Node) -> tuple[Dims, ...]:
 
 
 def layer_norm(t: Tracer, node: fx.Node) -> Dims:
-    """Mean and variance over the last dimensions."""
+    """Mean and variance (``rms_norm``: mean square) over the last dimensions."""
     axes = t.axes(node.args[0])
     last = axes[len(axes) - len(node.args[1]) :]  # type: ignore[arg-type]
     for state in node.args[2:4]:
@@ -108,14 +108,8 @@ def _without(t: Tracer, node: fx.Node, axes: Dims, dims: list[int], shape: tuple
     return [axis for at, axis in enumerate(axes) if at not in dims]
 
 
-def total(t: Tracer, node: fx.Node) -> Dims:
-    """``sum`` and ``norm``: what a zero adds nothing to."""
-    axes = t.axes(node.args[0])
-    return _without(t, node, axes, _reduced(t, node, axes), t.shape(node)) if axes else []
-
-
 def statistic(t: Tracer, node: fx.Node) -> Dims:
-    """``mean``, ``var``, ``amax``: the order does not matter, the number or a zero does."""
+    """``mean``, ``sum``, ``amax``, ``norm``: the order does not matter; the number does, or what a zero has become."""
     axes = t.axes(node.args[0])
     if not axes:
         return []
@@ -188,13 +182,11 @@ def spatial_with_positions(t: Tracer, node: fx.Node) -> tuple[Dims, ...]:
 
 
 _SOFTMAX = (_aten.softmax.int, _aten.log_softmax.int, _aten._softmax.default, _aten._log_softmax.default)
-_TOTALS = (
-    *(_aten.sum.default, _aten.sum.dim_IntList, _aten.linalg_vector_norm.default, _aten.norm.Scalar),
-    *(_aten.norm.ScalarOpt_dim, _aten.any.dim, _aten.any.default),
-)
 _STATISTICS = (
     *(_aten.mean.default, _aten.mean.dim, _aten.amax.default, _aten.amin.default, _aten.logsumexp.default),
     *(_aten.var.default, _aten.var.dim, _aten.var.correction, _aten.std.default, _aten.std.dim, _aten.std.correction),
+    *(_aten.sum.default, _aten.sum.dim_IntList, _aten.linalg_vector_norm.default, _aten.any.dim, _aten.any.default),
+    *(_aten.norm.Scalar, _aten.norm.ScalarOpt_dim),
     *(_aten.prod.default, _aten.prod.dim_int, _aten.all.default, _aten.all.dim, _aten.max.default, _aten.min.default),
 )
 _POOLS = {
@@ -212,7 +204,6 @@ _POOLS = {
 
 RULES: dict[object, Rule] = {
     **dict.fromkeys(_SOFTMAX, softmax),
-    **dict.fromkeys(_TOTALS, total),
     **dict.fromkeys(_STATISTICS, statistic),
     **{op: spatial(rank) for rank, ops in _POOLS.items() for op in ops},
     _aten.upsample_nearest1d.vec: spatial(1),
@@ -225,6 +216,7 @@ RULES: dict[object, Rule] = {
     _aten.instance_norm.default: batch_norm,
     _aten._native_batch_norm_legit_no_training.default: native_batch_norm,
     _aten.layer_norm.default: layer_norm,
+    _aten.rms_norm.default: layer_norm,
     _aten.native_layer_norm.default: native_layer_norm,
     _aten.group_norm.default: group_norm,
     _aten.glu.default: glu,

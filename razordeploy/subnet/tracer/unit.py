@@ -132,8 +132,8 @@ class PrunableUnit:
     reason: str | None = None
     """Why the unit cannot be pruned; None when it can."""
     statistical: bool = False
-    """True: a layer norm, softmax or mean runs over these channels, so removing a channel changes its statistics even
-    if the channel is zero. False: removing zeroed channels changes nothing."""
+    """True: a norm, softmax, mean or sum runs over these channels, so removing one changes the others, even one whose
+    members are all zero. False: removing a channel whose members are all zero changes nothing."""
 
     @property
     def prunable(self) -> bool:

@@ -55,10 +55,16 @@ class Oracle:
     def permute(self, names: Iterable[str] | None = None) -> int:
         """Permute each unit alone, then all together: the model's function stays. Returns the number of units."""
         names = list(self.graph.prunable if names is None else names)
-        for chosen in [*([name] for name in names), names]:
-            found = self.outputs(self.sliced(self._permuted(chosen)))
-            self.assert_same(found, self.expected, f"permuting {chosen}")
+        for name in names:
+            self.permute_together([name])
+        self.permute_together(names)
         return len(names)
+
+    def permute_together(self, names: Iterable[str] | None = None) -> None:
+        """Permute some units, or all of them, at once."""
+        names = list(self.graph.prunable if names is None else names)
+        found = self.outputs(self.sliced(self._permuted(names)))
+        self.assert_same(found, self.expected, f"permuting {names}")
 
     def _permuted(self, names: Iterable[str]) -> Kept:
         generator = torch.Generator().manual_seed(1)

@@ -165,11 +165,11 @@ class Gated(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.inp, self.scale = nn.Linear(12, 8), nn.Parameter(torch.ones(8))
+        self.inp, self.scale, self.norm = nn.Linear(12, 8), nn.Parameter(torch.ones(8)), nn.RMSNorm(8)
         self.up, self.glu, self.down, self.out = nn.Linear(8, 12), nn.Linear(8, 12), nn.Linear(6, 8), nn.Linear(14, 4)
 
     def forward(self, x):
-        x = self.inp(x)
+        x = self.norm(self.inp(x))
         y = x * (x.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt() * self.scale
         a, b = self.up(y).chunk(2, -1)
         return self.out(torch.cat([x + self.down(a * F.silu(b)), F.glu(self.glu(y), -1)], -1))
