@@ -28,15 +28,45 @@ def test_every_component_goes_by_both_scopes(name):
 
 def test_the_predecessors_names_are_there():
     # Sections 2.2 and 2.4 of what mmrazor 1.0 registers, as far as subnets go.
-    names = """
-        DynamicConv2d BigNasConv2d OFAConv2d FuseConv2d DynamicPatchEmbed DynamicInputResizer DynamicBatchNorm1d
-        DynamicBatchNorm2d DynamicBatchNorm3d DynamicLayerNorm DMCPBatchNorm2d OneShotMutableOP OneShotProbMutableOP
-        DiffMutableOP OneHotMutableOP DiffChoiceRoute GumbelChoiceRoute MutableValue OneShotMutableValue
-        MutableChannelContainer SimpleMutableChannel SquentialMutableChannel SequentialMutableChannelUnit
-        L1MutableChannelUnit OneShotMutableChannelUnit SlimmableChannelUnit DCFFChannelUnit DMCPChannelUnit
-        GroupFisherChannelUnit NasMutator ChannelMutator OneShotChannelMutator SlimmableChannelMutator
-        DCFFChannelMutator DMCPChannelMutator GroupFisherChannelMutator sub_model
-    """.split()
+    names = [
+        "DynamicConv2d",
+        "BigNasConv2d",
+        "OFAConv2d",
+        "FuseConv2d",
+        "DynamicPatchEmbed",
+        "DynamicInputResizer",
+        "DynamicBatchNorm1d",
+        "DynamicBatchNorm2d",
+        "DynamicBatchNorm3d",
+        "DynamicLayerNorm",
+        "DMCPBatchNorm2d",
+        "OneShotMutableOP",
+        "OneShotProbMutableOP",
+        "DiffMutableOP",
+        "OneHotMutableOP",
+        "DiffChoiceRoute",
+        "GumbelChoiceRoute",
+        "MutableValue",
+        "OneShotMutableValue",
+        "MutableChannelContainer",
+        "SimpleMutableChannel",
+        "SquentialMutableChannel",
+        "SequentialMutableChannelUnit",
+        "L1MutableChannelUnit",
+        "OneShotMutableChannelUnit",
+        "SlimmableChannelUnit",
+        "DCFFChannelUnit",
+        "DMCPChannelUnit",
+        "GroupFisherChannelUnit",
+        "NasMutator",
+        "ChannelMutator",
+        "OneShotChannelMutator",
+        "SlimmableChannelMutator",
+        "DCFFChannelMutator",
+        "DMCPChannelMutator",
+        "GroupFisherChannelMutator",
+        "sub_model",
+    ]
     assert [name for name in names if ROOT.get(f"mmrazor.{name}") is None] == []
 
 
