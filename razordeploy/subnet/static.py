@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from razordeploy.errors import ModelError
-from razordeploy.subnet.channel_graph import channel_graph
+from razordeploy.errors import ModelError, nearest
+from razordeploy.subnet.channel_graph import ChannelGraph, channel_graph
 from razordeploy.subnet.dynamic_ops.base import DynamicMixin
 from razordeploy.subnet.mutators.channel import ChannelMutator
 from razordeploy.subnet.slice import slice_model
+from razordeploy.subnet.tracer.unit import PrunableUnit
 
 
 def become(module: nn.Module, other: nn.Module) -> None:
@@ -62,14 +63,34 @@ def static_copy(architecture: nn.Module, mutator: ChannelMutator, inputs: tuple[
             hint="give parse_cfg a demo_input, or pass example_inputs",
         )
     plain = make_plain(unfixed)
-    modes = [(module, module.training) for module in plain.modules()]
     graph = mutator.graph or channel_graph(plain, inputs)
-    masks: dict[str, Tensor] = {}
-    for name, traced in graph.units.items():
-        unit = mutator.unit(name)
-        if not bool(unit.mask.all()) and traced.prunable:
-            masks[name] = unit.mask.cpu()
-    for module, mode in modes:
-        module.training = mode
+    masks = _masks(graph, mutator, type(architecture).__name__)
     with torch.no_grad():
         return slice_model(plain, graph, masks, example_inputs=inputs).module if masks else plain
+
+
+def _masks(graph: ChannelGraph, mutator: ChannelMutator, model: str) -> dict[str, Tensor]:
+    """By name of the traced unit, what is kept of those that are narrower."""
+    names = {alias: traced for traced, unit in graph.units.items() for alias in _names(unit)}
+    masks: dict[str, Tensor] = {}
+    for unit in mutator.all_units:
+        if bool(unit.mask.all()):
+            continue
+        traced = next((names[name] for name in (unit.name, *unit.aliases()) if name in names), None)
+        if traced is None or graph.units[traced].channels != unit.num_channels:
+            raise ModelError(
+                f"{model} has no unit '{unit.name}' any more: the model has changed since its units were written",
+                hint=nearest(unit.name, names),
+            )
+        masks[traced] = unit.mask.cpu()
+    return masks
+
+
+def _names(unit: PrunableUnit) -> list[str]:
+    """The unit's name, and those it would have by its other producing layers."""
+    names = [unit.name]
+    for member in unit.outputs():
+        starts = [(span.offset, span.offset + (span.count - 1) * span.stride + span.block) for span in member.spans]
+        first, last = min(start for start, _ in starts), max(end for _, end in starts)
+        names.append(f"{member.module}_({first}, {last})_{unit.channels}")
+    return names

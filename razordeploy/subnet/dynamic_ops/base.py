@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,7 @@ from razordeploy.subnet.mutables.base import BaseMutable
 from razordeploy.subnet.mutables.formulas import channels, has_mask
 from razordeploy.subnet.selection import put, take
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+D = TypeVar("D", bound="DynamicMixin")
 
 
 class DynamicMixin(nn.Module):
@@ -46,7 +45,7 @@ class DynamicMixin(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def convert_from(cls, module: nn.Module) -> Self:
+    def convert_from(cls: type[D], module: nn.Module) -> D:
         """A dynamic operation that shares ``module``'s parameters, buffers, hooks, mode and attributes.
 
         Raises:
@@ -59,7 +58,7 @@ class DynamicMixin(nn.Module):
         return new
 
     @classmethod
-    def convert_in_place(cls, module: nn.Module) -> Self:
+    def convert_in_place(cls: type[D], module: nn.Module) -> D:
         """Turn ``module`` itself into a dynamic operation, so that whoever holds it holds that.
 
         Raises:

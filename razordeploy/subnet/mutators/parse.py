@@ -25,7 +25,7 @@ TRACERS = ("BackwardTracer", "FxTracer")
 FORWARDS = ("auto", "slice", "mask")
 # 'loss_calculator' and 'num_samples' steer mmrazor's own tracers; there is nothing to steer here.
 _KEYS = ("type", "_scope_", "demo_input", "tracer_type", "from_cfg", "forward", "loss_calculator", "num_samples")
-_DEMO_KEYS = ("type", "_scope_", "input_shape", "training", "kwargs")
+_DEMO_KEYS = ("type", "_scope_", "scope", "input_shape", "training", "kwargs")
 
 
 @dataclass(frozen=True, kw_only=True)

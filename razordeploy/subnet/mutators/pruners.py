@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -35,18 +36,33 @@ class SlimmableChannelMutator(ChannelMutator):
     subnets: list[dict[str, int | float]]
     """The choice of each unit, by subnet."""
 
+    def __init__(
+        self,
+        channel_unit_cfg: Mapping[str, Any] | type[MutableChannelUnit] | str | None = None,
+        parse_cfg: Mapping[str, Any] | None = None,
+        custom_groups: Sequence[Sequence[str]] | None = None,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(channel_unit_cfg, parse_cfg, custom_groups, init_cfg)
+        self.subnets = []
+        self._norms: list[SwitchableBatchNorm2d] = []
+
     def prepare_from_supernet(self, supernet: nn.Module) -> None:
         """Find the units, and make the batch norms of every subnet."""
         super().prepare_from_supernet(supernet)
         self.subnets = self._subnets()
+        norms = [module for module in supernet.modules() if isinstance(module, SwitchableBatchNorm2d)]
+        widths: list[list[int]] = [[] for _ in norms]
         before = self._snapshot()
         for subnet in self.subnets:
             self.set_choices(subnet)
-            for module in supernet.modules():
-                # Here and not in the units: after a concatenation one batch norm has the channels of several.
-                if isinstance(module, SwitchableBatchNorm2d):
-                    module.init_candidates([module.activated_channel_num()])
+            for found, norm in zip(widths, norms, strict=True):
+                # Not by the units: after a concatenation one batch norm has the channels of several.
+                found.append(norm.activated_channel_num())
         self._restore(before)
+        for found, norm in zip(widths, norms, strict=True):
+            norm.init_candidates(found)
+        self._norms = norms
 
     def switch(self, index: int) -> None:
         """Run as subnet ``index``.
@@ -56,7 +72,22 @@ class SlimmableChannelMutator(ChannelMutator):
         """
         if not 0 <= index < len(self.subnets):
             raise ModelError(f"expected a subnet from 0 to {len(self.subnets) - 1}, got {index}")
-        self.set_choices(self.subnets[index])
+        super().set_choices(self.subnets[index])
+        self._use_norms(index)
+
+    def set_choices(self, choices: Mapping[str, Any]) -> None:
+        """As of every mutator; the choices of a subnet run with its batch norms."""
+        super().set_choices(choices)
+        current = {unit.name: unit.mutable_channel.activated_channels for unit in self.all_units}
+        for index, subnet in enumerate(self.subnets):
+            if all(current[name] == self.unit(name).number_of(choice) for name, choice in subnet.items()):
+                self._use_norms(index)
+                return
+        self._use_norms(None)
+
+    def _use_norms(self, index: int | None) -> None:
+        for norm in self._norms:
+            norm.switch = index
 
     def _subnets(self) -> list[dict[str, int | float]]:
         named = [unit for unit in self.all_units if unit.name in self.unit_config.entries] or self.mutable_units

@@ -42,12 +42,3 @@ class SlimmableChannelUnit(OneShotMutableChannelUnit):
     def alter_candidates_after_init(self, candidates: Sequence[int | float]) -> None:
         """Choose from ``candidates`` from now on; mmrazor's name of ``alter_candidates``."""
         self.alter_candidates(candidates)
-
-    def prepare_for_pruning(self, model: nn.Module) -> None:
-        """As of every unit; batch norms of this unit alone get their candidates."""
-        super().prepare_for_pruning(model)
-        for channel in self.channels:
-            module = channel.module
-            if isinstance(module, SwitchableBatchNorm2d) and channel.num_channels == module.num_features:
-                repeat = channel.num_channels // self.num_channels
-                module.init_candidates([number * repeat for number in self.candidate_numbers])

@@ -185,7 +185,7 @@ def test_switchable_norm_has_one_norm_a_width():
     norm = _randomised(nn.BatchNorm2d(8))
     op = SwitchableBatchNorm2d.convert_from(norm)
     op.init_candidates([2, 4, 8, 4])
-    assert sorted(op.candidate_bn) == ["2", "4"]
+    assert sorted(op.candidate_bn) == ["2", "4", "4_3"]
     torch.testing.assert_close(op.candidate_bn["4"].weight.data, norm.weight.data[:4])
     register(op, num_features="11110000")
     x = torch.randn(5, 4, 3, 3)
@@ -197,11 +197,17 @@ def test_switchable_norm_has_one_norm_a_width():
     # The other widths' statistics are theirs.
     assert torch.equal(op.running_mean, before)
     assert torch.equal(op.candidate_bn["2"].running_mean, before[:2])
-    static = op.eval().to_static_op()
-    assert type(static) is nn.BatchNorm2d
-    assert list(static.state_dict()) == list(norm.state_dict())
-    assert not static.training
-    torch.testing.assert_close(static(x), op(x))
+    for switch in (1, 3):
+        op.switch = switch
+        static = op.eval().to_static_op()
+        assert type(static) is nn.BatchNorm2d
+        assert list(static.state_dict()) == list(norm.state_dict())
+        assert not static.training
+        torch.testing.assert_close(static(x), op(x))
+        plain = op.to_plain_op()
+        assert plain.num_features == 8
+        torch.testing.assert_close(plain(nn.functional.pad(x, (0, 0, 0, 0, 0, 4)))[:, :4], op(x))
+    assert not torch.equal(op.candidate_bn["4_3"].running_mean, op.candidate_bn["4"].running_mean)
 
 
 def test_switchable_norm_refuses_other_widths():
@@ -210,9 +216,11 @@ def test_switchable_norm_refuses_other_widths():
     register(op, num_features="11100000")
     with pytest.raises(ModelError, match=r"no batch norm for 3 channels, expected one of \[2, 4, 8\]"):
         op(torch.randn(2, 3, 3, 3))
+    with pytest.raises(ModelError, match="candidates already"):
+        op.init_candidates([2])
     for width in (0, 9, 2.0, True):
         with pytest.raises(ModelError, match="widths from 1 to 8"):
-            op.init_candidates([width])
+            SwitchableBatchNorm2d(8).init_candidates([width])
 
 
 @pytest.mark.parametrize("kept", [12, 7])

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from razordeploy.errors import ModelError
-from razordeploy.registry import MODELS
+from razordeploy.registry import MODELS, TASK_UTILS
 from razordeploy.subnet.mutators import channel as channel_module
 from razordeploy.subnet.mutators.channel import ChannelMutator
 from razordeploy.subnet.mutators.forward import set_masked
@@ -82,6 +82,16 @@ def test_a_template_without_channels_is_traced_again(template):
         "hidden_(0, 9)_9": 3,
     }
     assert mutator.unit("stem_(0, 8)_8") is mutator.unit("project_(0, 8)_8")
+
+
+def test_the_analyzer_leaves_the_model_alone(template):
+    model = ConvNet()
+    found = TASK_UTILS.build({"type": "mmrazor.ChannelAnalyzer", "demo_input": (2, 3, 8, 8)}).analyze(model)
+    units = template["channel_unit_cfg"]["units"]
+    assert found.keys() == units.keys()
+    for name, unit in found.items():
+        assert unit["channels"] == units[name]["channels"]
+    assert [type(module) for module in model.modules()] == [type(module) for module in ConvNet().modules()]
 
 
 def test_only_mutable_units(template, config):

@@ -61,8 +61,34 @@ def test_each_switch_is_a_subnet(slimmable):
 def test_a_norm_after_a_concatenation_has_a_width_for_each_subnet(slimmable):
     model, _ = slimmable
     # 4 + 2, 6 + 6, 8 + 6 channels of stem and branch.
-    assert sorted(model.bn4.candidate_bn, key=int) == ["6", "12"]
-    assert sorted(model.bn1.candidate_bn, key=int) == ["4", "6"]
+    assert list(model.bn4.candidate_bn) == ["6", "12"]
+    assert list(model.bn1.candidate_bn) == ["4", "6"]
+
+
+def test_switches_of_one_width_have_a_norm_each(slimmable):
+    # mmrazor keys norms by width alone: bn2 has 4 channels in two subnets, behind stems of 4 and of 6.
+    model, mutator = slimmable
+    assert list(model.bn2.candidate_bn) == ["4", "4_1"]
+    model.train()
+    x = torch.randn(8, 3, 8, 8)
+    means = []
+    for index in range(2):
+        mutator.switch(index)
+        for _ in range(50):
+            model(x)
+        seen = []
+        handle = model.bn2.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
+        model(x)
+        handle.remove()
+        norm = model.bn2._current()
+        means.append(norm.running_mean.clone())
+        torch.testing.assert_close(norm.running_mean, seen[0].mean((0, 2, 3)), atol=1e-2, rtol=1e-2)
+    assert (means[0] - means[1]).abs().max() > 1e-2
+    # Choices that are those of a subnet run with its norms.
+    mutator.set_choices(mutator.subnets[1])
+    assert model.bn2.switch == 1
+    mutator.set_choices({"hidden_(0, 9)_9": 9})
+    assert model.bn2.switch is None
 
 
 def test_slimmable_checkpoints_shrink(slimmable):
