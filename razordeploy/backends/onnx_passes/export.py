@@ -18,8 +18,10 @@ import onnx_ir as ir
 import torch
 from torch import fx
 
+from razordeploy.backends.onnx_passes.program import exported_program
+from razordeploy.backends.onnx_passes.shortcuts import shortcuts
 from razordeploy.backends.onnx_passes.simplify import MARK, simplify
-from razordeploy.capture.graph import CapturedModel, output_node
+from razordeploy.capture.graph import CapturedModel, output_node, value_of
 from razordeploy.errors import ModelError
 from razordeploy.quantization.plan import QuantPlan
 
@@ -55,10 +57,9 @@ def export_marked(
         ModelError: an operator has no ONNX form; says which one and where it came from.
     """
     marked, edges = _mark(captured, plans)
-    program, retraced = _run(marked, captured, opset, input_names)
+    program, names = _run(marked, captured, opset, input_names)
     exported = program.exported_program
     assert exported is not None
-    names = _trace_back(marked.graph, retraced.graph, exported.graph)
     edges = {n.name: edges[str(n.args[1])] for n in exported.graph.nodes if n.target is _MARK_OP}
     marks = {str(n.outputs[0].name): edges[str(n.outputs[0].name)] for n in program.model.graph
              if n.op_type == "Identity" and n.outputs[0].name in edges}  # fmt: skip
@@ -169,6 +170,7 @@ def _mark(captured: CapturedModel, plans: Sequence[QuantPlan]) -> tuple[fx.Graph
     for value, user in wanted:
         with graph.inserting_before(by_name[user]):
             mark = graph.call_function(_MARK_OP, (by_name[value], f"{value}|{user}"))
+        mark.meta["val"] = value_of(by_name[value])
         by_name[user].replace_input_with(by_name[value], mark)
         edges[f"{value}|{user}"] = (value, user)
     module.recompile()
@@ -187,29 +189,43 @@ def _run(
     captured: CapturedModel,
     opset: int,
     input_names: Sequence[str] | None,
-) -> tuple[torch.onnx.ONNXProgram, torch.export.ExportedProgram]:
+) -> tuple[torch.onnx.ONNXProgram, dict[str, str]]:
+    """The ONNX program, and the name in its exported program's graph -> name in ``module`` of every operation."""
+    with contextlib.suppress(Exception):  # whatever the shortcuts do not fit, the long way tells what is wrong
+        exported = exported_program(module, captured.example_inputs)
+        with shortcuts(module.graph):
+            return _translate(exported, opset, input_names), {n.name: n.name for n in module.graph.nodes}
     try:
-        with _quiet(), _keep_lowerable_ops(), torch.no_grad():
+        with _quiet(), torch.no_grad():
             exported = torch.export.export(
                 module, captured.example_inputs, dynamic_shapes=_dynamic_shapes(captured), strict=False
             )
-            program = torch.onnx.export(
-                exported,
-                dynamo=True,
-                optimize=False,
-                verbose=False,
-                opset_version=opset,
-                input_names=input_names,
-                custom_translation_table=_translations(),
-            )
+        program = _translate(exported, opset, input_names)
     except Exception as error:
         line = next((text for text in reversed(str(error).splitlines()) if text.strip().startswith("<class")), "")
         raise ModelError(
             f"the graph has no ONNX form: {line or str(error).splitlines()[0]}",
             hint="skip or rewrite that operation; --backend torch_native needs no ONNX",
         ) from error
+    assert program.exported_program is not None
+    return program, _trace_back(module.graph, exported.graph, program.exported_program.graph)
+
+
+def _translate(
+    exported: torch.export.ExportedProgram, opset: int, input_names: Sequence[str] | None
+) -> torch.onnx.ONNXProgram:
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            exported,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            opset_version=opset,
+            input_names=input_names,
+            custom_translation_table=_translations(),
+        )
     assert program is not None
-    return program, exported
+    return program
 
 
 def _translations() -> dict[Any, Any]:
@@ -232,25 +248,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _keep_lowerable_ops() -> Iterator[None]:
-    """Skip the exporter's decomposition pass, its slowest part, where every operator has an ONNX form already.
-
-    The captured graph is functional and at ATen level, so the pass would retrace it only to return it unchanged.
-    """
-    from torch.onnx._internal.exporter import _fx_passes
-
-    original = _fx_passes.decompose_with_registry
-
-    def decompose(program: Any, registry: Any) -> Any:
-        targets = {n.target for n in program.graph.nodes if n.op == "call_function"}
-        lowerable = all(not isinstance(t, torch._ops.OpOverload) or registry.is_registered(t) for t in targets)
-        return program if lowerable else original(program, registry)
-
-    _fx_passes.decompose_with_registry = decompose  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        _fx_passes.decompose_with_registry = original
