@@ -53,7 +53,7 @@ def test_wheel_holds_the_data_and_nothing_else(wheel):
         assert files
         assert {f"razordeploy/_data/{p.relative_to(ROOT).as_posix()}" for p in files} <= names
     package = [p for p in (ROOT / "razordeploy").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-    assert "razordeploy/report/templates/report.html.jinja" in names
+    assert "razordeploy/report/templates/page.html.jinja" in names
     assert {p.relative_to(ROOT).as_posix() for p in package} <= names
     assert {name.partition("/")[0] for name in names} == {"razordeploy"}
     assert not [name for name in names if "__pycache__" in name]

@@ -16,6 +16,8 @@ from razordeploy.lazy import require
 _LAYERS = {"Convolution", "FullyConnected", "MatMul"}
 _BIAS = re.compile(r"(.+)\.Add\.\d+$")
 """Name under which the exporter writes the bias of a layer; OpenVINO may keep it instead of the layer's own."""
+PRODUCT = ".product"
+"""Added to the name of a product whose scale has the product's own: OpenVINO may keep either."""
 _NOT_COMPUTE = {"Input", "Output", "Const", "Constant", "Parameter", "Result", "Reorder"}
 
 
@@ -63,6 +65,7 @@ class OpenVINORunner:
             precision = str(info["runtimePrecision"].astype(str)) if "runtimePrecision" in info else ""
             origins = str(info["originalLayersNames"].astype(str)) if "originalLayersNames" in info else ""
             names = [o for o in origins.split(",") if o]
+            names += [o.removesuffix(PRODUCT) for o in (*names, node.get_friendly_name()) if o.endswith(PRODUCT)]
             bias = _BIAS.match(node.get_friendly_name())
             if kind in _LAYERS and bias is not None:
                 names.append(bias[1])

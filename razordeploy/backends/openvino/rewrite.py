@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from razordeploy.backends.onnx_passes.rows import linear_on_rows
+from razordeploy.backends.openvino.engine import PRODUCT
 
 
 def rewrite(model: ir.Model) -> None:
@@ -53,4 +54,4 @@ def _name_scaled_products(model: ir.Model) -> None:
         users = list(node.outputs[0].uses()) if node.op_type == "MatMul" else []
         scale = users[0].node if len(users) == 1 else None
         if scale is not None and scale.op_type == "Mul" and any(v is not None and v.const_value for v in scale.inputs):
-            node.name, scale.name = f"{node.name}.product", node.name
+            node.name, scale.name = f"{node.name}{PRODUCT}", node.name

@@ -13,7 +13,7 @@ model = dict(
     data_preprocessor=dict(
         type="mmcls.ClsDataPreprocessor", batch_augments=_base_.model.train_cfg, **_base_.data_preprocessor
     ),
-    architecture=dict(_scope_="mmcls", **_base_.model),
+    architecture={**_base_.model, "_scope_": "mmcls"},
     teacher=dict(
         _scope_="mmcls",
         type="ImageClassifier",
