@@ -57,6 +57,7 @@ def export_marked(
         ModelError: an operator has no ONNX form; says which one and where it came from.
     """
     marked, edges = _mark(captured, plans)
+    input_names = input_names or [str(n.target) for n in captured.placeholders()]
     program, names = _run(marked, captured, opset, input_names)
     exported = program.exported_program
     assert exported is not None
