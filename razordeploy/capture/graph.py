@@ -56,7 +56,8 @@ def tensor_specs(
         return TensorSpec(name=name, shape=sizes, dtype=str(value.dtype).removeprefix("torch."))
 
     inputs, outputs = captured.placeholders(), captured.output_nodes()
-    names = input_names or [n.name for n in inputs]
+    # The argument's own name; torch numbers the node where Python has a built-in function of that name.
+    names = input_names or [str(n.target) for n in inputs]
     given = output_names or [f"output_{i}" if len(outputs) > 1 else "output" for i in range(len(outputs))]
     return (
         [spec(name, n.meta["val"]) for name, n in zip(names, inputs, strict=True)],
