@@ -60,7 +60,7 @@ def scorecard(report: Report) -> list[Row]:
     span = _gap_scale(backends)
     rows: list[tuple[str, Callable[[BackendReport], Entry]]] = [
         ("verdict", _verdict),
-        (f"{name}, int8", lambda e: _metric(e, name)),
+        (f"{name}, {wording.engine_word(report)}", lambda e: _metric(e, name)),
         ("accuracy lost", lambda e: _gap(e, span)),
         ("engine against simulation", _parity),
         ("int8 operations", _coverage),
@@ -135,6 +135,8 @@ def _coverage(entry: BackendReport) -> Entry:
         return _missing()
     if any(op["state"] == "simulated" for op in entry.get("ops", [])):
         return Entry(text="none", note=f"{coverage['planned']} simulated, no engine")
+    if coverage["planned"] == coverage["int8"] == 0:
+        return Entry(text="none", note="none planned")
     width = share(coverage["int8"], coverage["planned"])
     bars = () if width is None else (Bar(kind="part", width=width),)
     return Entry(text=f"{coverage['int8']} of {coverage['planned']}", note="planned", bars=bars)
@@ -144,13 +146,16 @@ def _speed(entry: BackendReport, slowest: float) -> Entry:
     reference, engine = (lookup(entry, "latency_ms", point, "p50") for point in _BOTH)
     if engine is None:
         return _missing()
+    bars = _pair(reference, engine, slowest)
+    if reference is None:
+        return Entry(text=f"{wording.significant(engine)} ms", note="p50, float not timed", bars=bars)
     speedup = entry.get("speedup")
     note = f"{wording.significant(engine)} ms, float {wording.significant(reference)}"
     slower = speedup is not None and round(speedup, 2) < 1
     if slower:
         note = f"slower: {note}"
     tone = "bad" if slower else ""
-    return Entry(text=wording.ratio(speedup), note=note, tone=tone, bars=_pair(reference, engine, slowest))
+    return Entry(text=wording.ratio(speedup), note=note, tone=tone, bars=bars)
 
 
 def _size(entry: BackendReport, heaviest: float) -> Entry:

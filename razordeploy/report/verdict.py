@@ -22,10 +22,11 @@ def sentence(report: Report) -> str:
         return f"Not passed: {'; '.join(_faults(backends, metric))}."
     gaps = {name: gap for name, entry in backends.items() if (gap := _gap(entry)) is not None}
     unknown = [name for name in backends if name not in gaps]
+    engine = wording.engine_word(report)
     words = [
-        _accuracy(gaps, backends, metric) if gaps else "no check failed, but accuracy was not measured",
+        _accuracy(gaps, backends, metric, engine) if gaps else "no check failed, but accuracy was not measured",
         f"accuracy was not measured on {listed(unknown)}" if gaps and unknown else "",
-        _speed(backends),
+        _speed(backends, engine),
     ]
     return f"Passed: {'; '.join(filter(None, words))}."
 
@@ -60,11 +61,11 @@ def _fault(entry: BackendReport, metric: str) -> tuple[str, str]:
     return (f"failed: {failures[0]}",) * 2 if failures else ("failed a check",) * 2
 
 
-def _accuracy(gaps: dict[str, float], backends: dict[str, BackendReport], metric: str) -> str:
+def _accuracy(gaps: dict[str, float], backends: dict[str, BackendReport], metric: str, engine: str) -> str:
     worst = max(gaps, key=lambda name: gaps[name])
     gap, limit = gaps[worst], _limit(backends[worst])
     several = len(backends) > 1
-    subject = "the int8 models" if several else "the int8 model"
+    subject = f"the {'int8 model' if engine == 'int8' else engine}{'s' if several else ''}"
     bound = [worst] * several + ([] if limit is None else [f"limit {limit:g}"])
     within = f" ({', '.join(bound)})" if bound else ""
     if round(gap, 2) > 0:
@@ -72,20 +73,21 @@ def _accuracy(gaps: dict[str, float], backends: dict[str, BackendReport], metric
     return f"{subject} {'lose' if several else 'loses'} nothing of the float model's {metric}"
 
 
-def _speed(backends: dict[str, BackendReport]) -> str:
+def _speed(backends: dict[str, BackendReport], engine: str) -> str:
     known = {name: s for name, e in backends.items() if (s := e.get("speedup")) is not None and math.isfinite(s)}
     if not known:
         return ""
+    subject = engine if engine == "int8" else f"the {engine}"
     if len(known) == 1 == len(backends):
         speed = next(iter(known.values()))
         slower = ", which is slower" if round(speed, 2) < 1 else ""
-        return f"int8 runs at {wording.ratio(speed)} the speed of float{slower}"
+        return f"{subject} runs at {wording.ratio(speed)} the speed of float{slower}"
     words = [f"{wording.ratio(speed)} ({name})" for name, speed in known.items()]
     if len(words) > _NAMED:
         ordered = sorted(known, key=lambda name: known[name])
         slow, fast = (f"{wording.ratio(known[name])} ({name})" for name in (ordered[0], ordered[-1]))
-        return f"int8 runs at {slow} to {fast} the speed of float"
-    return f"int8 runs at {listed(words)} the speed of float"
+        return f"{subject} runs at {slow} to {fast} the speed of float"
+    return f"{subject} runs at {listed(words)} the speed of float"
 
 
 def listed(words: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ _WORST_LAYERS = 6
 _BOTH = ("float", "engine")
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0}
 _INT8_WORDS = ("int8", "uint8", "i8", "u8", "s8", "qint8", "quint8")
-_POINTS = {"float": "float", "simulated": "simulated", "engine": "int8 engine"}
+_POINTS = {"float": "float", "simulated": "simulated", "engine": "engine"}
 _GAPS = {
     "float_to_simulated": "lost by rounding (float to simulated)",
     "simulated_to_engine": "lost by the engine (simulated to engine)",
@@ -39,7 +39,9 @@ def page_view(report: Report, directory: Path) -> dict[str, Any]:
     backends = report["backends"]
     made = {name: entry for name, entry in backends.items() if "error" not in entry}
     table, rows = operation_table(made)
+    engine = wording.engine_word(report)
     return {
+        "engine": engine,
         "passed": passed(report),
         "sentence": sentence(report),
         "model": report["model"],
@@ -50,7 +52,9 @@ def page_view(report: Report, directory: Path) -> dict[str, Any]:
         "made": list(made),
         "scorecard": scorecard(report),
         "facts": facts(report),
-        "schemes": [(name, scheme_words(entry)) for name, entry in made.items()],
+        "schemes": [(n, scheme_words(e)) for n, e in made.items()]
+        if any(e.get("scheme") for e in made.values())
+        else [],
         "accuracy": accuracy_table(made),
         "pictures": [_picture(name, entry, rows) for name, entry in made.items()],
         "letters": letter_legend(report),
@@ -58,7 +62,7 @@ def page_view(report: Report, directory: Path) -> dict[str, Any]:
         "states": STATES,
         "layers": _layers(made, rows),
         "latency": _latency(made),
-        "times": times_table(made),
+        "times": times_table(made, engine),
         "files": [(name, file_links(name, entry)) for name, entry in made.items()],
         "commands": page_commands(report, directory),
         "hardware": _hardware(report),
@@ -254,13 +258,16 @@ def _latency_plot(name: str, entry: BackendReport, table: Mapping[str, Any], sca
     }
 
 
-def times_table(made: Mapping[str, BackendReport]) -> Table:
+def times_table(made: Mapping[str, BackendReport], engine: str = "int8") -> Table:
     """Sizes, and the seconds that each step took; rows that nobody measured are left out."""
     entries = list(made.values())
     steps = {step: None for entry in entries for step in entry.get("seconds", {})}
     rows: Table = [
         ("float engine", [wording.size(lookup(e, "size_bytes", "float")) for e in entries]),
-        ("int8 engine", [wording.size(lookup(e, "size_bytes", "engine")) for e in entries]),
+        (
+            f"{engine} engine" if engine == "int8" else engine,
+            [wording.size(lookup(e, "size_bytes", "engine")) for e in entries],
+        ),
     ]
     rows += [(step, [_seconds(lookup(e, "seconds", step)) for e in entries]) for step in steps]
     if "calibrate" not in steps:

@@ -83,6 +83,12 @@ def metric(entry: BackendReport, point: str, name: str) -> Number:
     return found
 
 
+def engine_word(report: Report) -> str:
+    """Return what the engines may be called: ``int8``, or ``engine`` where nothing was to be quantized."""
+    found = [c for entry in report["backends"].values() if (c := entry.get("coverage"))]
+    return "engine" if found and all(c["planned"] == c["int8"] == 0 for c in found) else "int8"
+
+
 def with_unit(value: Number, name: str) -> str:
     """Write a metric; the ones that are percentages by contract (top1, top5) with their sign."""
     text = fixed(value)

@@ -313,6 +313,20 @@ class TestWhatIsNotThere:
         del report["command"]
         assert "razordeploy doctor" in page_of(report).text
 
+    def test_a_conversion_in_float_is_nowhere_called_int8(self, report):
+        del report["backends"]["onnxruntime"]
+        entry = report["backends"]["openvino"]
+        lost = [{"node": "n", "op": "Conv", "reason": "converted in float"}]
+        entry["coverage"] = {"planned": 0, "int8": 0, "float": lost}
+        entry["graph"] = [{"name": "n", "op": "Conv", "precision": "f32"}]
+        del entry["ops"], entry["scheme"]
+        text = page_of(report).text
+        assert "the engine loses 0.12 points" in text
+        assert "the engine runs at 2.37x the speed of float" in text
+        assert "nothing was planned in int8" in text
+        for word in ("top1, int8", "int8 model", "int8 engine", "int8 runs", "0 of 0"):
+            assert word not in text
+
     def test_the_smallest_report(self):
         report = {"schema_version": 1, "model": "m", "created": "2026-01-31", "backends": {}}
         assert "no backend was run" in page_of(report).text

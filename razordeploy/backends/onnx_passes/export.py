@@ -51,14 +51,15 @@ def export_marked(
 ) -> MarkedModel:
     """Export the captured graph with a mark on every edge that one of ``plans`` quantizes.
 
-    Outputs are called ``output``, or ``output_0``, ``output_1`` ... where there are several, unless names are given.
+    Inputs are called as the model's arguments are, outputs ``output``, or ``output_0``, ``output_1`` ... where there
+    are several, unless names are given.
 
     Raises:
         ModelError: an operator has no ONNX form; says which one and where it came from.
     """
     marked, edges = _mark(captured, plans)
-    input_names = input_names or [str(n.target) for n in captured.placeholders()]
-    program, names = _run(marked, captured, opset, input_names)
+    given = input_names or [str(n.target) for n in captured.placeholders()]
+    program, names = _run(marked, captured, opset, given)
     exported = program.exported_program
     assert exported is not None
     edges = {n.name: edges[str(n.args[1])] for n in exported.graph.nodes if n.target is _MARK_OP}
