@@ -62,8 +62,9 @@ class ChannelGraph:
     def select(self, choice: Choice, *, round_to: int = 1) -> Selection:
         """Resolve ``choice`` to a width per unit.
 
-        A number applies to every primary unit; ratios are rounded half up to at least one element, and to multiples of
-        ``round_to`` channels; a mapping names units.
+        One share applies to every primary unit, or, where only that comes out even, to what it multiplies with; a
+        mapping names units. A share becomes the nearest possible width, the wider of two, a multiple of ``round_to``
+        channels.
 
         Raises:
             UsageError: unknown unit, width of zero, over the unit's, or not a multiple of what ``round_to`` asks for.
@@ -81,7 +82,7 @@ class ChannelGraph:
                     f"choice: expected a share of the channels, above 0 and up to 1.0, got {choice!r}",
                     hint="numbers of channels go by unit name, see channel_units",
                 )
-            wanted = {name: choice for name, unit in self.prunable.items() if unit.primary}
+            wanted = dict.fromkeys(self._shared_out(choice, round_to), choice)
         widths, kept = {}, {}
         for name, value in wanted.items():
             unit = self.units[name]
@@ -91,6 +92,29 @@ class ChannelGraph:
             else:
                 widths[name] = self._width(unit, value, round_to)
         return Selection(widths=widths, kept=kept)
+
+    def _shared_out(self, share: float, round_to: int) -> Iterator[str]:
+        """Units that one share for all goes to: the primary ones.
+
+        Where a share of them is no whole number (half of 3 heads) and one of their cofactors is (half of each head's
+        width), the cofactors.
+        """
+
+        def exact(unit: PrunableUnit) -> bool:
+            wanted = share * unit.channels
+            return abs(self._nearest(unit, wanted, round_to) - wanted) < 1e-6
+
+        for name, unit in self.prunable.items():
+            others = [self.units[other] for other in unit.cofactors]
+            if not unit.primary:
+                continue
+            if others and not exact(unit) and all(exact(o) and self._only_primary(o, name) for o in others):
+                yield from unit.cofactors
+            else:
+                yield name
+
+    def _only_primary(self, unit: PrunableUnit, name: str) -> bool:
+        return all(other == name or not self.units[other].primary for other in unit.cofactors)
 
     def _known(self, name: str) -> PrunableUnit:
         unit = self.units.get(name)

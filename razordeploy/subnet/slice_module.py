@@ -90,9 +90,8 @@ def _resize_numbers(
 ) -> Iterator[str]:
     """Change the numbers of one module; yields the attributes that were changed."""
     for name, value in list(vars(module).items()):
-        new = _renumbered(value, numbers) if type(value) is int else value
-        if new != value and guess(name, False, value in stay):
-            setattr(module, name, new)
+        if type(value) is int and _renumbered(value, numbers) != value and guess(name, False, value in stay):
+            setattr(module, name, _renumbered(value, numbers))
             yield name
     for name, value in list(vars(module).items()):
         if type(value) in {list, tuple} and value and all(type(item) is int for item in value):

@@ -203,6 +203,12 @@ def test_a_narrower_head_keeps_the_scale_of_its_products(x):
     assert made.form == "graph" and made.module.qkv.weight.shape == (24, 16)
 
 
+def test_a_module_may_hold_tensors_that_are_no_buffers(x):
+    model = Net()
+    model.cache = torch.zeros(16)
+    assert torch.equal(rd.prune(model, example_inputs=x).cache, model.cache)
+
+
 def test_shared_weights_stay_shared(x):
     class Tied(nn.Module):
         def __init__(self):

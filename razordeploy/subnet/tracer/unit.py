@@ -128,7 +128,9 @@ class PrunableUnit:
     """``channels``; ``heads``: each element is one attention head; ``groups``: each is a block of a product."""
     primary: bool = True
     """False: a factor of channels whose other factor is the usual one to prune (the width of a head beside the number
-    of heads); a global choice leaves it alone, naming it prunes it."""
+    of heads). One share for all units goes to the primary ones."""
+    cofactors: tuple[str, ...] = ()
+    """Units whose elements multiply with these: the width of a head beside the number of heads."""
     reason: str | None = None
     """Why the unit cannot be pruned; None when it can."""
     statistical: bool = False

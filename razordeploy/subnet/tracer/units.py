@@ -141,7 +141,14 @@ def _mark_factors(trace: Trace, drafts: list[_Draft]) -> list[PrunableUnit]:
     for number in order:
         if units[number].prunable and not rivals.get(number, set()) & primary:
             primary.add(number)
-    return [replace(unit, primary=number in primary) for number, unit in enumerate(units)]
+    return [
+        replace(
+            unit,
+            primary=number in primary,
+            cofactors=tuple(units[other].name for other in sorted(rivals.get(number, ()))),
+        )
+        for number, unit in enumerate(units)
+    ]
 
 
 def _products(trace: Trace) -> Iterator[Axis]:

@@ -225,6 +225,14 @@ def test_heads_are_primary_and_their_width_is_not(oracle, x):
     assert units["patch_(0, 12)_12"].statistical and not units["blocks.0.fc1_(0, 24)_24"].statistical
 
 
+def test_half_of_an_odd_number_of_heads_is_half_of_their_width(oracle, x):
+    odd, even = oracle(Vit(heads=3), x).graph, oracle(Vit(heads=2), x).graph
+    assert odd.select(0.5).widths["blocks.0.attn.qkv_(0, 36)_4"] == 2
+    assert "blocks.0.attn.qkv_(0, 36)_3" not in odd.select(0.5).widths
+    assert even.select(0.5).widths["blocks.0.attn.qkv_(0, 36)_2"] == 1
+    assert even.select(0.4).widths["blocks.0.attn.qkv_(0, 36)_2"] == 1, "neither is even: heads"
+
+
 def test_inner_width_of_attention_is_its_own(oracle, x):
     check = oracle(Vit(width=12, heads=2, inner=8), x)
     assert check.graph.units["blocks.1.attn.qkv_(0, 24)_2"].prunable
