@@ -111,7 +111,7 @@ def _validate(
         parity.update(reference(*arrays), run(*arrays))
     begin(job, f"{backend.name}: measure")
     entry["parity"] = parity.result()
-    entry.update(graph_record(plan, engine, backend))
+    entry.update(graph_record(plan, engine.runtime_ops(), backend))
     entry.update(_speed_and_size(job, engine, folder, files))
     entry["limits"] = {"max_drop": job.deploy.max_drop, "min_sqnr_db": MIN_SQNR_DB[source.is_quantized]}
     entry["failures"] = _failures(entry, parity)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from razordeploy.backends.base import Backend, Runner
+from razordeploy.backends.base import Backend, Runner, RuntimeOp
 from razordeploy.backends.harness import Parity, coverage, in_batches_of, interleaved_latency, size_bytes, torch_runner
 from razordeploy.backends.node_map import node_records
 from razordeploy.capture.graph import CapturedModel
 from razordeploy.data.batch import Batch
 from razordeploy.job import DeployJob, begin
-from razordeploy.quantization.calibrate import checked_stream, of_size, sample_digests
-from razordeploy.quantization.compare import layer_sqnr
+from razordeploy.quantization.calibrate import checked_stream, sample_digests
+from razordeploy.quantization.compare import compare_layers
 from razordeploy.quantization.describe import scheme_records
 from razordeploy.quantization.plan import QParams, QuantPlan
 from razordeploy.quantization.simulate import simulate
 from razordeploy.train.evaluate import evaluate
+
+_FEW = 8
+"""Samples that the layers are compared on and, without evaluation data, the engine is held against its simulation."""
 
 
 def evaluate_float(
@@ -88,25 +91,25 @@ def validate(
         files: role -> file name.
         float_metrics: of the float model.
     """
-    simulated = any_batch(captured, torch_runner(simulate(captured, plan, params)))
+    simulated = simulate(captured, plan, params)
     engine = backend.load(folder, files, "engine", job.threads)
     begin(job, f"{backend.name}: validate")
     parity = Parity(step=_output_step(captured, plan, params))
     entry: dict[str, Any] = {}
+    inputs = _few_samples(job, captured)
+    entry["layers"], outputs = compare_layers(captured, plan, simulated, inputs)
     if job.evaluation is not None:
-        first, second = both_metrics(job, simulated, any_batch(captured, engine), parity)
+        tested = any_batch(captured, torch_runner(simulated))
+        first, second = both_metrics(job, tested, any_batch(captured, engine), parity)
         entry["metrics"] = {"float": float_metrics, "simulated": first, "engine": second}
         entry["gap"] = _gaps(entry["metrics"])
     else:
-        for batch in job.calibration():
-            arrays = [x.numpy() for x in batch.inputs]
-            parity.update(simulated(*arrays), any_batch(captured, engine)(*arrays))
-            break
+        parity.update(outputs, engine(*(x.numpy() for x in inputs)))
     begin(job, f"{backend.name}: measure")
     entry["parity"] = parity.result()
-    entry.update(graph_record(plan, engine, backend))
-    entry["layers"] = _layers(job, captured, plan, params)
-    entry["ops"] = node_records(captured, plan, backend, engine.runtime_ops())
+    kernels = engine.runtime_ops()
+    entry.update(graph_record(plan, kernels, backend))
+    entry["ops"] = node_records(captured, plan, backend, kernels)
     entry["scheme"] = scheme_records(plan)
     entry.update(_speed_and_size(job, backend, captured, engine, folder, files))
     entry["limits"] = {"max_drop": job.deploy.max_drop}
@@ -146,9 +149,8 @@ def _gaps(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-def graph_record(plan: QuantPlan, engine: Runner, backend: Backend) -> dict[str, Any]:
+def graph_record(plan: QuantPlan, ops: Sequence[RuntimeOp], backend: Backend) -> dict[str, Any]:
     """``coverage`` and ``graph``: what was planned against what the engine's own graph says."""
-    ops = engine.runtime_ops()
     found = coverage(plan.ops, ops)
     floats = [] if backend.simulated_only else [asdict(f) for f in found.float_ops]
     return {
@@ -164,13 +166,12 @@ def _output_step(captured: CapturedModel, plan: QuantPlan, params: Mapping[str, 
     return max(scales) if scales else None
 
 
-def _layers(
-    job: DeployJob, captured: CapturedModel, plan: QuantPlan, params: Mapping[str, QParams]
-) -> list[dict[str, Any]]:
-    stream = job.calibration()
-    batch = next(iter(stream if captured.dynamic_batch else of_size(stream, captured.batch_size)))
-    count = 8 if captured.dynamic_batch else captured.batch_size
-    return layer_sqnr(captured, plan, params, tuple(x[:count] for x in batch.inputs))
+def _few_samples(job: DeployJob, captured: CapturedModel) -> tuple[torch.Tensor, ...]:
+    """The first calibration samples; as many as the model takes, where its code fixes that."""
+    batch = next(iter(job.calibration()))
+    count = min(_FEW, len(batch)) if captured.dynamic_batch else captured.batch_size
+    rows = torch.arange(count).clamp(max=len(batch) - 1)
+    return tuple(x[rows] for x in batch.inputs)
 
 
 def _speed_and_size(

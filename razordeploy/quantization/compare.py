@@ -2,62 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx
 
+from razordeploy.capture.fast import fast_copy, fast_input
 from razordeploy.capture.graph import CapturedModel
-from razordeploy.quantization.plan import QParams, QuantPlan
-from razordeploy.quantization.simulate import simulate
+from razordeploy.quantization.plan import QuantPlan
 
 
 def sqnr_db(reference: torch.Tensor, tested: torch.Tensor) -> float | None:
     """Signal to quantization noise, ``10 log10(sum x^2 / sum (x - y)^2)``, in dB; None where there is no noise."""
-    x, y = reference.double(), tested.double()
-    noise, signal = float(((x - y) ** 2).sum()), float((x**2).sum())
-    return None if noise == 0 or signal == 0 else float(10 * torch.log10(torch.tensor(signal / noise)))
+    noise, signal = _power(reference - tested), _power(reference)
+    if not math.isfinite(noise + signal):  # squares of large values leave the range of float32
+        noise, signal = _power(reference.double() - tested.double()), _power(reference.double())
+    return None if noise == 0 or signal == 0 else 10 * math.log10(signal / noise)
 
 
-class _Recorder(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, wanted: set[str]) -> None:
+def _power(x: torch.Tensor) -> float:
+    return float(x.square().sum())
+
+
+class _Watcher(fx.Interpreter):
+    """Runs a graph and hands the values of some nodes to ``see``, each as soon as it is there."""
+
+    def __init__(self, module: fx.GraphModule, wanted: set[str], see: Callable[[str, torch.Tensor], None]) -> None:
         super().__init__(module, garbage_collect_values=True)
-        self.wanted = wanted
-        self.values: dict[str, torch.Tensor] = {}
+        self.wanted, self.see = wanted, see
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if n.name in self.wanted and isinstance(result, torch.Tensor):
-            self.values[n.name] = result
+            self.see(n.name, result)
         return result
 
 
-def layer_sqnr(
-    captured: CapturedModel, plan: QuantPlan, params: Mapping[str, QParams], inputs: tuple[torch.Tensor, ...]
-) -> list[dict[str, Any]]:
-    """SQNR of every quantized operation's output, all quantization up to it included.
+def compare_layers(
+    captured: CapturedModel, plan: QuantPlan, simulated: fx.GraphModule, inputs: tuple[torch.Tensor, ...]
+) -> tuple[list[dict[str, Any]], tuple[torch.Tensor, ...]]:
+    """SQNR of every quantized operation's output, all quantization up to it included; and the simulation's outputs.
 
     Args:
         captured: the float graph.
         plan: one backend's plan.
-        params: its scales.
+        simulated: the simulation of that plan.
         inputs: one small batch, ``(N, ...)`` tensors.
     """
     wanted = {op.node for op in plan.ops if op.int8}
-    tested = simulate(captured, plan, params)
+    expected: dict[str, torch.Tensor] = {}
+    found: dict[str, float | None] = {}
+
+    def hold_against_float(name: str, value: torch.Tensor) -> None:
+        if name in expected:
+            found[name] = sqnr_db(expected.pop(name), value)
+
     with torch.inference_mode():
-        reference = _Recorder(captured.graph_module, wanted)
-        reference.run(*inputs)
-        other = _Recorder(tested, wanted)
-        other.run(*inputs)
-    return [
-        {
-            "node": op.node,
-            "module": op.module,
-            "op": op.kind,
-            "sqnr_db": sqnr_db(reference.values[op.node], other.values[op.node]),
-        }
+        laid_out = tuple(map(fast_input, inputs))
+        _Watcher(fast_copy(captured.graph_module), wanted, expected.__setitem__).run(*laid_out)
+        outputs = _Watcher(fast_copy(simulated), wanted, hold_against_float).run(*laid_out)
+    layers = [
+        {"node": op.node, "module": op.module, "op": op.kind, "sqnr_db": found[op.node]}
         for op in plan.ops
-        if op.node in reference.values and op.node in other.values
+        if op.node in found
     ]
+    return layers, tuple(torch.utils._pytree.tree_leaves(outputs))
