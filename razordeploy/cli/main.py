@@ -5,194 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from razordeploy.cli.app import WORDS, app
 from razordeploy.cli.signals import Signalled, raise_on_signals
-from razordeploy.errors import InternalError, RazorDeployError, StorageError, UsageError, nearest
+from razordeploy.cli.verbs import deploy, inspect, measure, train
+from razordeploy.errors import InternalError, RazorDeployError, StorageError, nearest
 
-app = typer.Typer(
-    name="razordeploy",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    help="From a trained PyTorch model to a small int8 engine, with the accuracy gap measured.",
-    epilog="Exit codes: 0 all checks held, 1 a check failed, 2 bad input, 3 something is not installed, "
-    "5 storage, 70 a mistake of razordeploy itself.",
-)
-
-Recipe = Annotated[
-    str, typer.Argument(help="A recipe file, a shipped one such as ptq/digits_resnet8.py, or a float ONNX file.")
-]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe; several may follow."),
-]
-Paths = Annotated[list[Path], typer.Argument(help="Engine folders, work dirs that hold them, or ONNX files.")]
-Threads = Annotated[int, typer.Option(min=0, help="Engine threads; 0: the engine's own choice.")]
-
-
-_WORDS: list[str] = []
-"""The command line, as typed."""
-
-
-def _pairs(values: list[str] | None) -> dict[str, str]:
-    pairs = {}
-    for value in values or []:
-        key, equals, text = value.partition("=")
-        if not equals or not key:
-            raise UsageError(f"--set: expected KEY=VALUE, got '{value}'", hint="for example --set deploy.max_drop=0.5")
-        pairs[key] = text
-    return pairs
-
-
-def _split(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",") if name.strip()]
-
-
-@app.command()
-def ptq(
-    recipe: Recipe,
-    backend: Annotated[str | None, typer.Option(help="Backends, comma-separated; default: the recipe's.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Float weights, instead of the recipe's.")] = None,
-    work_dir: Annotated[Path | None, typer.Option(help="Default: work_dirs/<recipe>/.")] = None,
-    sets: Sets = None,
-    max_drop: Annotated[float | None, typer.Option(min=0, help="Largest loss of the metric, in points.")] = None,
-    threads: Threads = 0,
-    benchmark_seconds: Annotated[float, typer.Option(min=0, help="Latency measurement per backend; 0: none.")] = 3.0,
-    trust_checkpoint: Annotated[bool, typer.Option(help="Let the checkpoint run code while it loads.")] = False,
-    data: Annotated[Path | None, typer.Option(help="A folder of images, instead of the recipe's.")] = None,
-) -> None:
-    """Float model -> calibrated, quantized, exported and validated engines."""
-    from razordeploy.cli.ptq import run
-
-    overrides = _pairs(sets)
-    if max_drop is not None:
-        overrides["deploy.max_drop"] = repr(max_drop)
-    code = run(
-        recipe,
-        backends=None if backend is None else _split(backend),
-        checkpoint=checkpoint,
-        work_dir=work_dir,
-        overrides=overrides,
-        command=shlex.join(["razordeploy", *_WORDS]),
-        threads=threads,
-        benchmark_seconds=benchmark_seconds,
-        trust=trust_checkpoint,
-        data=data,
-    )
-    raise typer.Exit(code)
-
-
-@app.command()
-def convert(
-    model: Annotated[str, typer.Argument(help="An ONNX file, an artifact's folder, or a recipe.")],
-    backend: Annotated[str | None, typer.Option(help="Backends, comma-separated; default: the recipe's.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Float weights, instead of the recipe's.")] = None,
-    work_dir: Annotated[Path | None, typer.Option(help="Default: work_dirs/<model>/.")] = None,
-    sets: Sets = None,
-    recipe: Annotated[str | None, typer.Option(help="Whose data and limits the engines are held to.")] = None,
-    data: Annotated[Path | None, typer.Option(help="A folder of images, instead of the recipe's.")] = None,
-    threads: Threads = 0,
-    benchmark_seconds: Annotated[float, typer.Option(min=0, help="Latency measurement per backend; 0: none.")] = 3.0,
-    trust_checkpoint: Annotated[bool, typer.Option(help="Let the checkpoint run code while it loads.")] = False,
-) -> None:
-    """A model as it is, float or quantized -> validated engines."""
-    from razordeploy.cli.convert import run
-
-    code = run(
-        model,
-        backends=None if backend is None else _split(backend),
-        checkpoint=checkpoint,
-        work_dir=work_dir,
-        overrides=_pairs(sets),
-        recipe=recipe,
-        data=data,
-        command=shlex.join(["razordeploy", *_WORDS]),
-        threads=threads,
-        benchmark_seconds=benchmark_seconds,
-        trust=trust_checkpoint,
-    )
-    raise typer.Exit(code)
-
-
-@app.command()
-def train(
-    recipe: Recipe,
-    work_dir: Annotated[Path | None, typer.Option(help="Default: the folder of the recipe's checkpoint.")] = None,
-    sets: Sets = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the work dir.")] = False,
-    amp: Annotated[bool, typer.Option(help="Mixed precision.")] = False,
-    launcher: Annotated[str, typer.Option(help="none, pytorch, slurm or mpi.")] = "none",
-) -> None:
-    """Train the recipe's float model with mmengine's Runner."""
-    from razordeploy.cli.train import run
-
-    run(recipe, work_dir=work_dir, overrides=_pairs(sets), resume=resume, amp=amp, launcher=launcher)
-
-
-@app.command()
-def evaluate(
-    paths: Paths,
-    recipe: Annotated[str | None, typer.Option(help="Default: the recipe that the engine was made from.")] = None,
-    sets: Sets = None,
-    threads: Threads = 0,
-) -> None:
-    """Accuracy of float, simulated and engine on the recipe's evaluation data."""
-    from razordeploy.cli.measure import evaluate_paths
-
-    raise typer.Exit(evaluate_paths(paths, recipe=recipe, overrides=_pairs(sets), threads=threads))
-
-
-@app.command()
-def benchmark(
-    paths: Paths,
-    batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 1,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Time for all engines together.")] = 5.0,
-    threads: Threads = 0,
-) -> None:
-    """Latency percentiles and throughput, side by side, interleaved."""
-    from razordeploy.cli.measure import benchmark_paths
-
-    benchmark_paths(paths, batch=batch, seconds=seconds, threads=threads)
-
-
-@app.command()
-def compare(
-    first: Annotated[Path, typer.Argument(help="An engine folder, or an ONNX file.")],
-    second: Annotated[Path, typer.Argument(help="Another one.")],
-    batches: Annotated[int, typer.Option(min=1, help="Random batches to compare on.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
-) -> None:
-    """Differences of two engines: every output, and every layer's SQNR."""
-    from razordeploy.cli.measure import compare_paths
-
-    compare_paths(first, second, batches=batches, seed=seed)
-
-
-@app.command()
-def backends() -> None:
-    """Backends, and the pip line for what is missing."""
-    from razordeploy.cli.inspect import print_backends
-
-    print_backends()
-
-
-@app.command()
-def doctor(
-    json_output: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
-) -> None:
-    """What is installed and works here."""
-    from razordeploy.cli.inspect import doctor as examine
-
-    raise typer.Exit(examine(json_output=json_output))
+# Each module adds its verbs to the application when it is imported.
+VERBS = (deploy, train, measure, inspect)
 
 
 def _spread_sets(argv: Sequence[str]) -> list[str]:
@@ -214,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; always ends in ``sys.exit``, with one ``error:`` line where something is wrong."""
     try:
         with raise_on_signals():
-            _WORDS[:] = sys.argv[1:] if argv is None else argv
-            sys.exit(_run(_spread_sets(_WORDS)))
+            WORDS[:] = sys.argv[1:] if argv is None else argv
+            sys.exit(_run(_spread_sets(WORDS)))
     except RazorDeployError as error:
         _fail(str(error), error.exit_code, error)
     except _ClickException as error:

@@ -1,0 +1,76 @@
+"""``ptq`` and ``convert``: models -> engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from razordeploy.cli.app import Recipe, Sets, Threads, app, command_line, pairs, split
+
+
+@app.command()
+def ptq(
+    recipe: Recipe,
+    backend: Annotated[str | None, typer.Option(help="Backends, comma-separated; default: the recipe's.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Float weights, instead of the recipe's.")] = None,
+    work_dir: Annotated[Path | None, typer.Option(help="Default: work_dirs/<recipe>/.")] = None,
+    sets: Sets = None,
+    max_drop: Annotated[float | None, typer.Option(min=0, help="Largest loss of the metric, in points.")] = None,
+    threads: Threads = 0,
+    benchmark_seconds: Annotated[float, typer.Option(min=0, help="Latency measurement per backend; 0: none.")] = 3.0,
+    trust_checkpoint: Annotated[bool, typer.Option(help="Let the checkpoint run code while it loads.")] = False,
+    data: Annotated[Path | None, typer.Option(help="A folder of images, instead of the recipe's.")] = None,
+) -> None:
+    """Float model -> calibrated, quantized, exported and validated engines."""
+    from razordeploy.cli.ptq import run
+
+    overrides = pairs(sets)
+    if max_drop is not None:
+        overrides["deploy.max_drop"] = repr(max_drop)
+    code = run(
+        recipe,
+        backends=None if backend is None else split(backend),
+        checkpoint=checkpoint,
+        work_dir=work_dir,
+        overrides=overrides,
+        command=command_line(),
+        threads=threads,
+        benchmark_seconds=benchmark_seconds,
+        trust=trust_checkpoint,
+        data=data,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def convert(
+    model: Annotated[str, typer.Argument(help="An ONNX file, an artifact's folder, or a recipe.")],
+    backend: Annotated[str | None, typer.Option(help="Backends, comma-separated; default: the recipe's.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Float weights, instead of the recipe's.")] = None,
+    work_dir: Annotated[Path | None, typer.Option(help="Default: work_dirs/<model>/.")] = None,
+    sets: Sets = None,
+    recipe: Annotated[str | None, typer.Option(help="Whose data and limits the engines are held to.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A folder of images, instead of the recipe's.")] = None,
+    threads: Threads = 0,
+    benchmark_seconds: Annotated[float, typer.Option(min=0, help="Latency measurement per backend; 0: none.")] = 3.0,
+    trust_checkpoint: Annotated[bool, typer.Option(help="Let the checkpoint run code while it loads.")] = False,
+) -> None:
+    """A model as it is, float or quantized -> validated engines."""
+    from razordeploy.cli.convert import run
+
+    code = run(
+        model,
+        backends=None if backend is None else split(backend),
+        checkpoint=checkpoint,
+        work_dir=work_dir,
+        overrides=pairs(sets),
+        recipe=recipe,
+        data=data,
+        command=command_line(),
+        threads=threads,
+        benchmark_seconds=benchmark_seconds,
+        trust=trust_checkpoint,
+    )
+    raise typer.Exit(code)
