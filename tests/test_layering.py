@@ -37,8 +37,8 @@ OPTIONAL = {
     "mmengine": (
         "registry.py",
         *("train/classifier.py", "train/config_runner.py", "train/hooks.py", "train/runner.py"),
-        *("compress/distill/algorithms/*.py", "compress/distill/hooks.py", "compress/distill/loops.py"),
-        *("compress/distill/optim.py", "compress/distill/train.py"),
+        *("compress/algorithm/*.py", "compress/*/hooks.py", "compress/*/loops.py"),
+        *("compress/*/train.py",),
     ),
     "mmpretrain": (),
     "nncf": (),

@@ -1,4 +1,4 @@
-"""``razordeploy train``: the float stage, and distillation."""
+"""``razordeploy train``: the float stage, and algorithms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from razordeploy.capture.build import build_model
 from razordeploy.config.recipe import Recipe, load_recipe
 from razordeploy.data.sources import build_source
-from razordeploy.errors import RecipeError, nearest
+from razordeploy.errors import RecipeError
 from razordeploy.train.runner import train_float
 
 
@@ -30,7 +30,7 @@ def run(
     if "onnx" in recipe.model:
         raise RecipeError(f"{recipe.path}: an ONNX file cannot be trained", hint="train the model that it was made of")
     folder = work_dir or (Path(wanted).parent if wanted else Path("work_dirs") / recipe.name)
-    if "architecture" in recipe.model:
+    if "architecture" in recipe.model and ":" not in recipe.model["type"]:
         checkpoint = _compress(recipe, folder, wanted, resume=resume, amp=amp, launcher=launcher)
     else:
         checkpoint = _train(recipe, folder, resume=resume, amp=amp, launcher=launcher)
@@ -62,13 +62,7 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, amp: bool, launcher: s
 
 def _compress(recipe: Recipe, folder: Path, wanted: str | None, *, resume: bool, amp: bool, launcher: str) -> Path:
     """Train a model that holds what is deployed as its ``architecture``."""
-    from razordeploy.compress.distill.algorithms.table import ALGORITHMS
-    from razordeploy.compress.distill.train import CHECKPOINT, is_distillation, train_distillation
+    from razordeploy.compress.algorithms import trainer_of
 
-    if not is_distillation(recipe):
-        raise RecipeError(
-            f"{recipe.path}: unknown algorithm '{recipe.model['type']}'",
-            hint=nearest(recipe.model["type"].rpartition(".")[2], ALGORITHMS),
-        )
-    name = Path(wanted).name if wanted else CHECKPOINT
-    return train_distillation(recipe, work_dir=folder, checkpoint=name, resume=resume, amp=amp, launcher=launcher)
+    name = Path(wanted).name if wanted else None
+    return trainer_of(recipe)(recipe, work_dir=folder, checkpoint=name, resume=resume, amp=amp, launcher=launcher)

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -18,7 +17,17 @@ from torch import nn
 from razordeploy.data.mm import registry_scope
 from razordeploy.errors import RecipeError
 from razordeploy.train.hooks import PlainCheckpoint, Progress
-from razordeploy.train.runner import POINTER, QuietRunner, close, last_checkpoint, run_name, save_state_dict
+from razordeploy.train.runner import (
+    POINTER,
+    QuietRunner,
+    close,
+    last_checkpoint,
+    optim_wrapper_section,
+    process_group,
+    run_name,
+    save_state_dict,
+    wrapper_options,
+)
 
 # What mmengine's Runner takes of a config as it is.
 _SECTIONS = (
@@ -42,6 +51,7 @@ def train_config(
     resume: bool = False,
     amp: bool = False,
     launcher: str = "none",
+    model_wrapper: Mapping[str, Any] | None = None,
 ) -> Path:
     """Train ``wrapped`` as ``config`` says and write the weights of ``model``, which is inside it.
 
@@ -58,6 +68,7 @@ def train_config(
         resume: continue from the last checkpoint in ``work_dir``, if there is one.
         amp: mixed precision.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+        model_wrapper: as of ``train_source``.
 
     Raises:
         RecipeError: a section is missing.
@@ -72,24 +83,24 @@ def train_config(
     last = last_checkpoint(wrapped, work_dir) if resume else None
     if not resume:
         (work_dir / POINTER).unlink(missing_ok=True)
-    sections = {key: _named(config[key], names or {}) for key in _SECTIONS if config.get(key) is not None}
+    sections = {key: named(config[key], names or {}) for key in _SECTIONS if config.get(key) is not None}
     by_epoch = sections["train_cfg"].get("by_epoch", True)
-    if amp:
-        _mixed_precision(sections["optim_wrapper"])
+    sections["optim_wrapper"] = optim_wrapper_section(sections["optim_wrapper"], amp)
     own = [PlainCheckpoint(), Progress(None if by_epoch else _SCREEN_INTERVAL), *hooks]
+    sections["env_cfg"] = {**process_group(), **sections.get("env_cfg", {})}
     randomness = {key: value for key, value in (config.get("randomness") or {}).items() if value is not None}
     with registry_scope(scope), contextlib.redirect_stdout(sys.stderr):
         runner = QuietRunner(
             model=wrapped,
             work_dir=str(work_dir),
-            custom_hooks=[*(_named(config.get("custom_hooks") or [], names or {})), *own],
+            custom_hooks=[*(named(config.get("custom_hooks") or [], names or {})), *own],
             randomness={"seed": seed, **randomness},
             experiment_name=run_name(Path(checkpoint).stem),
             default_scope=scope,
             launcher=launcher,
             load_from=config.get("load_from") if last is None else str(last),
             resume=last is not None,
-            cfg=Config(_wrapper_options(config)),
+            cfg=wrapper_options(model_wrapper, config),
             **sections,
         )
         try:
@@ -101,31 +112,16 @@ def train_config(
     return work_dir / checkpoint
 
 
-def _named(value: Any, names: Mapping[str, type]) -> Any:
+def named(value: Any, names: Mapping[str, type]) -> Any:
     """A copy of ``value`` with classes in the place of the names in ``names``."""
     if isinstance(value, Mapping):
-        found = {key: _named(item, names) for key, item in value.items()}
+        found = {key: named(item, names) for key, item in value.items()}
         for key in ("type", "constructor"):
             bare = str(found.get(key)).removeprefix("mmrazor.").removeprefix("razordeploy.")
             if bare in names:
                 found[key] = names[bare]
         return found
     if isinstance(value, list | tuple):
-        return [_named(item, names) for item in value]
+        return [named(item, names) for item in value]
     # Built dataloaders are not copied.
     return value if hasattr(value, "dataset") else copy.deepcopy(value)
-
-
-def _mixed_precision(optim_wrapper: dict[str, Any]) -> None:
-    if "optimizer" in optim_wrapper:
-        optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
-        return
-    for value in optim_wrapper.values():
-        if isinstance(value, dict):
-            _mixed_precision(value)
-
-
-def _wrapper_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What mmengine reads of the whole config when it wraps a model for several processes."""
-    keys = ("model_wrapper_cfg", "find_unused_parameters", "sync_bn")
-    return {key: copy.deepcopy(config[key]) for key in keys if key in config}

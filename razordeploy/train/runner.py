@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import logging
 import os
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.registry import MODEL_WRAPPERS
 from mmengine.registry import OPTIMIZERS as MMENGINE_OPTIMIZERS
 from mmengine.runner import Runner
 from torch import nn
@@ -124,6 +127,8 @@ def train_source(
     amp: bool = False,
     launcher: str = "none",
     hooks: Sequence[Hook | dict[str, Any]] = (),
+    optim_wrapper: Mapping[str, Any] | None = None,
+    model_wrapper: Mapping[str, Any] | None = None,
 ) -> Path:
     """Train ``wrapped`` on ``source`` as ``train_float`` does, and write the weights of ``model``, which is inside it.
 
@@ -144,6 +149,8 @@ def train_source(
         amp: see there.
         launcher: see there.
         hooks: more hooks of the run.
+        optim_wrapper: mmengine's section, with several optimizers for instance; takes the place of ``optimizer``.
+        model_wrapper: mmengine's ``model_wrapper_cfg``: what holds ``wrapped`` on several processes; None: its own.
     """
     _check_numbers(epochs=epochs, batch_size=batch_size, lr=lr)
     if threads is not None and threads < 1:
@@ -170,18 +177,17 @@ def train_source(
         work_dir=str(work_dir),
         train_dataloader=loader,
         train_cfg={"by_epoch": True, "max_epochs": epochs},
-        optim_wrapper={
-            "type": "AmpOptimWrapper" if amp else "OptimWrapper",
-            "optimizer": _optimizer(optimizer, lr),
-        },
+        optim_wrapper=optim_wrapper_section(optim_wrapper or {"optimizer": _optimizer(optimizer, lr)}, amp),
         param_scheduler={"type": "CosineAnnealingLR", "T_max": epochs, "convert_to_iter_based": True},
         default_hooks={"checkpoint": {"type": "CheckpointHook", "interval": 1, "max_keep_ckpts": 2}},
         custom_hooks=[EpochSeed(seed), PlainCheckpoint(), Progress(), *hooks],
         randomness={"seed": seed},
         experiment_name=run_name(Path(checkpoint).stem),
         launcher=launcher,
+        env_cfg=process_group(),
         load_from=None if last is None else str(last),
         resume=last is not None,
+        cfg=wrapper_options(model_wrapper),
     )
     try:
         # mmengine prints what it resumes from; stdout belongs to the caller.
@@ -223,11 +229,40 @@ def save_state_dict(model: nn.Module, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def process_group() -> dict[str, Any]:
+    """mmengine's ``env_cfg``: how processes of one run talk to each other."""
+    return {"dist_cfg": {"backend": "nccl" if torch.cuda.is_available() else "gloo"}}
+
+
+def wrapper_options(model_wrapper: Mapping[str, Any] | None, config: Mapping[str, Any] | None = None) -> Config:
+    """What mmengine reads of the whole config when it wraps a model for several processes."""
+    keys = ("model_wrapper_cfg", "find_unused_parameters", "sync_bn")
+    found = {key: copy.deepcopy(config[key]) for key in keys if config and key in config}
+    return Config({**found, **({"model_wrapper_cfg": dict(model_wrapper)} if model_wrapper is not None else {})})
+
+
+def optim_wrapper_section(section: Mapping[str, Any], amp: bool) -> dict[str, Any]:
+    """mmengine's ``optim_wrapper``, of one optimizer or of several by name, with or without mixed precision."""
+    if "optimizer" in section:
+        mixed = {"type": "AmpOptimWrapper", "loss_scale": "dynamic"} if amp else {}
+        return {"type": "OptimWrapper", **section, **mixed}
+    return {k: optim_wrapper_section(v, amp) if isinstance(v, Mapping) else v for k, v in section.items()}
+
+
 class QuietRunner(Runner):
     """Everything goes to the log file; the screen (stderr) gets errors and the progress lines.
 
     mmengine's own warnings are about its deprecated parts; nothing a reader of the screen could act on.
     """
+
+    def wrap_model(self, model_wrapper_cfg: Any, model: Any) -> Any:
+        """As mmengine, which gives models on the CPU a device number too, and DistributedDataParallel refuses that."""
+        if not self.distributed or torch.cuda.is_available() or is_model_wrapper(model):
+            return super().wrap_model(model_wrapper_cfg, model)
+        unused = self.cfg.get("find_unused_parameters", False)
+        options = dict(model_wrapper_cfg or {"broadcast_buffers": False, "find_unused_parameters": unused})
+        kind = MODEL_WRAPPERS.get(options.pop("type", "MMDistributedDataParallel"))
+        return kind(module=model, **options)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> Any:
         """Let the screen have errors and what is marked for it."""

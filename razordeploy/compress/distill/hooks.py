@@ -14,8 +14,8 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from torch import nn
 
-from razordeploy.compress.distill.algorithms.base import unwrap
-from razordeploy.compress.distill.build import build
+from razordeploy.compress.algorithm.base import unwrap
+from razordeploy.compress.algorithm.build import build
 from razordeploy.compress.distill.connectors.factor_transfer import Paraphraser
 from razordeploy.compress.distill.distillers.configurable import ConfigurableDistiller, Record
 from razordeploy.compress.distill.losses.table import LOSSES

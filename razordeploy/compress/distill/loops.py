@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from mmengine.runner import ValLoop, autocast
 
-from razordeploy.compress.distill.algorithms.base import unwrap
+from razordeploy.compress.algorithm.base import unwrap
 from razordeploy.errors import RecipeError
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 
+from razordeploy.compress.algorithm.optim import SeparateOptimWrapperConstructor
 from razordeploy.compress.distill.hooks import waiting_connectors
-from razordeploy.compress.distill.optim import SeparateOptimWrapperConstructor
 from razordeploy.compress.distill.train import build_algorithm
 from razordeploy.config.paths import shipped_recipes
 from razordeploy.config.recipe import Recipe, load_recipe

@@ -9,16 +9,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from razordeploy.compress.distill.algorithms.base import (
+from razordeploy.compress.algorithm.base import (
     BaseAlgorithm,
     add_prefix,
-    build_distiller,
     check_losses,
     disable_inplace,
     unwrap,
 )
+from razordeploy.compress.algorithm.build import build
 from razordeploy.compress.distill.algorithms.multi_teacher import build_teachers
-from razordeploy.compress.distill.build import build
+from razordeploy.compress.distill.distillers.build import build_distiller
 from razordeploy.compress.distill.distillers.configurable import ConfigurableDistiller
 from razordeploy.compress.distill.generators.generator import GENERATORS, BaseGenerator
 from razordeploy.errors import DataError

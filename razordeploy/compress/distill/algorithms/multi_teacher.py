@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from razordeploy.compress.distill.algorithms.base import (
+from razordeploy.compress.algorithm.base import (
     BaseAlgorithm,
     Losses,
     add_prefix,
-    build_distiller,
     disable_inplace,
 )
-from razordeploy.compress.distill.algorithms.build_model import build_architecture, load_teacher
+from razordeploy.compress.algorithm.build_model import build_architecture, load_teacher
+from razordeploy.compress.distill.distillers.build import build_distiller
 from razordeploy.errors import RecipeError, nearest
 
 Self = TypeVar("Self", bound="MultiTeacherDistill")

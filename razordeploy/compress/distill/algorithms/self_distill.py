@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from razordeploy.compress.distill.algorithms.base import (
+from razordeploy.compress.algorithm.base import (
     BaseAlgorithm,
     Losses,
     add_prefix,
-    build_distiller,
     disable_inplace,
 )
+from razordeploy.compress.distill.distillers.build import build_distiller
 from razordeploy.errors import RecipeError
 
 

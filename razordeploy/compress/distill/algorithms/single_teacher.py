@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from razordeploy.compress.distill.algorithms.base import (
+from razordeploy.compress.algorithm.base import (
     BaseAlgorithm,
     Losses,
     add_prefix,
-    build_distiller,
     disable_inplace,
 )
-from razordeploy.compress.distill.algorithms.build_model import build_architecture, load_teacher
+from razordeploy.compress.algorithm.build_model import build_architecture, load_teacher
+from razordeploy.compress.distill.distillers.build import build_distiller
 from razordeploy.compress.distill.distillers.ofd import OFDDistiller
 from razordeploy.errors import ModelError, RecipeError
 

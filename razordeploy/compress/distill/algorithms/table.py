@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from razordeploy.compress.distill.algorithms.base import BaseAlgorithm
+from razordeploy.compress.algorithm.base import BaseAlgorithm
 from razordeploy.compress.distill.algorithms.data_free import DAFLDataFreeDistillation, DataFreeDistillation
 from razordeploy.compress.distill.algorithms.multi_teacher import MultiTeacherDistill
 from razordeploy.compress.distill.algorithms.self_distill import SelfDistill

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from razordeploy.compress.distill.build import construct, split_type
+from razordeploy.compress.algorithm.build import construct, split_type
 from razordeploy.compress.distill.deliveries.delivery import (
     DistillDelivery,
     FunctionOutputsDelivery,

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from razordeploy.compress.distill.build import build, build_foreign, split_type
+from razordeploy.compress.algorithm.build import build, build_foreign, split_type
 from razordeploy.compress.distill.connectors.base import BaseConnector
 from razordeploy.compress.distill.connectors.table import CONNECTORS
 from razordeploy.compress.distill.deliveries.manager import DistillDeliveryManager

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from razordeploy.compress.distill.build import construct, split_type
+from razordeploy.compress.algorithm.build import construct, split_type
 from razordeploy.compress.distill.recorders.base import BaseRecorder
 from razordeploy.compress.distill.recorders.table import RECORDERS
 from razordeploy.errors import RecipeError, nearest

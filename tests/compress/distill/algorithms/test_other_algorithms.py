@@ -10,10 +10,10 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 from torch.nn import functional
 
+from razordeploy.compress.algorithm.optim import SeparateOptimWrapperConstructor
 from razordeploy.compress.distill.algorithms.data_free import DAFLDataFreeDistillation, DataFreeDistillation, batch_size
 from razordeploy.compress.distill.algorithms.multi_teacher import MultiTeacherDistill
 from razordeploy.compress.distill.algorithms.self_distill import SelfDistill
-from razordeploy.compress.distill.optim import SeparateOptimWrapperConstructor
 from razordeploy.errors import DataError, ModelError, RecipeError
 from razordeploy.train.classifier import ShiftAndFlip
 from tests.compress.distill.algorithms.test_single_teacher import same, state, step

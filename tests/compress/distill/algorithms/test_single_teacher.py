@@ -14,14 +14,14 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.nn import functional
 
-from razordeploy.compress.distill.algorithms.plain import as_plain
+from razordeploy.compress.algorithm.build import build
+from razordeploy.compress.algorithm.plain import as_plain
 from razordeploy.compress.distill.algorithms.single_teacher import (
     FpnTeacherDistill,
     OverhaulFeatureDistillation,
     SingleTeacherDistill,
 )
 from razordeploy.compress.distill.algorithms.table import ALGORITHMS
-from razordeploy.compress.distill.build import build
 from razordeploy.errors import CheckpointError, ModelError, RecipeError
 from razordeploy.train.classifier import ShiftAndFlip
 from tests.compress.distill import toy_module

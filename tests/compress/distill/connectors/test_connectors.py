@@ -12,7 +12,7 @@ from scipy import stats
 from torch import nn
 from torch.nn import functional
 
-from razordeploy.compress.distill.build import build
+from razordeploy.compress.algorithm.build import build
 from razordeploy.compress.distill.connectors.fbkd import NonLocal, channel_mask, spatial_mask
 from razordeploy.compress.distill.connectors.ofd import margin_of
 from razordeploy.compress.distill.connectors.table import CONNECTORS

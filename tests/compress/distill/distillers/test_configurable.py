@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from razordeploy.compress.distill.algorithms.base import build_distiller
+from razordeploy.compress.distill.distillers.build import build_distiller
 from razordeploy.errors import ModelError, RecipeError
 from tests.compress.distill.tiny import images, kd, outputs, tiny
 

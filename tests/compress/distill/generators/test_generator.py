@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from razordeploy.compress.distill.build import build
+from razordeploy.compress.algorithm.build import build
 from razordeploy.compress.distill.generators.generator import GENERATORS
 from razordeploy.errors import ModelError, RecipeError
 

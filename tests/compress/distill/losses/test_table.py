@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from razordeploy.compress.distill.build import build
+from razordeploy.compress.algorithm.build import build
 from razordeploy.compress.distill.losses.table import LOSSES
 from razordeploy.errors import RecipeError
 from tests.compress.distill.losses.draws import features, labels, logits, tensor

@@ -16,8 +16,8 @@ from razordeploy import lazy
 from razordeploy.capture.checkpoint import load_into
 from razordeploy.capture.config_model import read_model_config
 from razordeploy.capture.factory import resolve_factory
-from razordeploy.compress.distill.algorithms.plain import as_classifier
-from razordeploy.compress.distill.build import build_foreign, split_type
+from razordeploy.compress.algorithm.build import build_foreign, split_type
+from razordeploy.compress.algorithm.plain import as_classifier
 from razordeploy.errors import ModelError, RecipeError
 
 _FOLDER: ContextVar[Path] = ContextVar("folder", default=Path())

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from torch import nn
 
-from razordeploy.compress.distill.algorithms.base import unwrap
+from razordeploy.compress.algorithm.base import unwrap
 from razordeploy.errors import RecipeError, nearest
 
 

@@ -8,11 +8,9 @@ from typing import Any, cast
 from mmengine.model import BaseModel, is_model_wrapper
 from torch import Tensor, nn
 
-from razordeploy.compress.distill.algorithms.build_model import build_architecture
-from razordeploy.compress.distill.build import build, build_foreign, split_type
-from razordeploy.compress.distill.distillers.configurable import ConfigurableDistiller
-from razordeploy.compress.distill.distillers.table import DISTILLERS
-from razordeploy.errors import ModelError, RecipeError
+from razordeploy.compress.algorithm.build import build_foreign, split_type
+from razordeploy.compress.algorithm.build_model import build_architecture
+from razordeploy.errors import ModelError
 
 Losses = dict[str, Any]
 
@@ -73,20 +71,6 @@ class BaseAlgorithm(BaseModel):
         """
         losses = self._run_forward(self.data_preprocessor(data, True), mode="loss")
         check_losses(self.parse_losses(losses))
-
-
-def build_distiller(config: Any) -> ConfigurableDistiller:
-    """Build a distiller from its config; ``ConfigurableDistiller`` where it names no type.
-
-    Raises:
-        RecipeError: something in it is unknown or does not fit.
-    """
-    if isinstance(config, ConfigurableDistiller):
-        return config
-    if not isinstance(config, Mapping):
-        raise RecipeError(f"expected distiller as a dict, got {type(config).__name__}")
-    distiller: ConfigurableDistiller = build({"type": "ConfigurableDistiller", **config}, DISTILLERS, "distiller")
-    return distiller
 
 
 def check_losses(parsed: tuple[Any, Mapping[str, Any]]) -> None:

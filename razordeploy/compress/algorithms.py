@@ -1,0 +1,50 @@
+"""The algorithms that a recipe may name as its model, and who trains them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+from razordeploy.config.recipe import Recipe
+from razordeploy.errors import RecipeError, nearest
+
+DISTILL = "razordeploy.compress.distill.train:train_distillation"
+PRUNING = "razordeploy.compress.pruning.train:train_pruning"
+
+# Nothing is imported before a recipe asks for it.
+TRAINERS: dict[str, str] = {
+    "DAFLDataFreeDistillation": DISTILL,
+    "DataFreeDistillation": DISTILL,
+    "FpnTeacherDistill": DISTILL,
+    "MultiTeacherDistill": DISTILL,
+    "OverhaulFeatureDistillation": DISTILL,
+    "SelfDistill": DISTILL,
+    "SingleTeacherDistill": DISTILL,
+}
+"""Name -> ``module:function(recipe, work_dir=, checkpoint=, resume=, amp=, launcher=)``, which trains and returns the
+path of the weights; ``checkpoint`` None takes the function's own name for the file."""
+
+
+def algorithm_name(recipe: Recipe) -> str:
+    """The name of the recipe's model, without a scope."""
+    return str(recipe.model["type"]).rpartition(".")[2]
+
+
+def is_algorithm(recipe: Recipe) -> bool:
+    """Whether the recipe's model is an algorithm."""
+    return "type" in recipe.model and algorithm_name(recipe) in TRAINERS
+
+
+def trainer_of(recipe: Recipe) -> Callable[..., Path]:
+    """Find what trains the recipe's algorithm.
+
+    Raises:
+        RecipeError: there is no such algorithm.
+    """
+    name = algorithm_name(recipe)
+    if name not in TRAINERS:
+        raise RecipeError(f"{recipe.path}: unknown algorithm '{recipe.model['type']}'", hint=nearest(name, TRAINERS))
+    module, _, function = TRAINERS[name].partition(":")
+    found: Callable[..., Path] = getattr(importlib.import_module(module), function)
+    return found
