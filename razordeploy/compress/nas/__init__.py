@@ -1,0 +1,1 @@
+"""Neural architecture search: supernets, and searches for the subnet that is deployed."""
