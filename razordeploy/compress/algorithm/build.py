@@ -26,6 +26,9 @@ def split_type(config: Mapping[str, Any] | str, noun: str) -> tuple[str, dict[st
         raise RecipeError(f"expected {noun} to be a dict with a 'type', got {config!r}")
     if scope not in (None, "mmrazor", "razordeploy") and "." not in name:
         name = f"{scope}.{name}"
+    if ":" in name:
+        # The path of a factory, which may lie in this very package.
+        return name, keywords
     return name.removeprefix(SCOPE).removeprefix("razordeploy."), keywords
 
 
