@@ -2,6 +2,9 @@
 
 RazorDeployError                  2   base; never raised itself
 |-- CheckFailed                   1   a check did not hold; everything was still written
+|-- TaskFailed                    1   a task that was handed to an executor
+|   |-- WorkerDied                1   its process, job or node ended before the task did
+|   `-- TaskTimeout               1   it ran longer than it may
 |-- UsageError                    2   a flag or an argument
 |   `-- RecipeError               2   a recipe: unknown key, wrong type, missing section
 |-- ModelError                    2   a model that cannot be built, captured or quantized
@@ -36,6 +39,20 @@ class CheckFailed(RazorDeployError):
     """A measured check (accuracy gap, parity) is over its limit."""
 
     exit_code = 1
+
+
+class TaskFailed(RazorDeployError):
+    """A task that was handed to an executor did not end by itself."""
+
+    exit_code = 1
+
+
+class WorkerDied(TaskFailed):
+    """The process, job or node that ran a task ended before the task did."""
+
+
+class TaskTimeout(TaskFailed):
+    """A task ran longer than its executor's ``timeout_s``, and was ended."""
 
 
 class UsageError(RazorDeployError):

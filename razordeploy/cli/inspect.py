@@ -20,7 +20,7 @@ from razordeploy.errors import RazorDeployError
 
 _PACKAGES = (
     *("torch", "torchao", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino", "mmengine", "mmcls"),
-    *("mmpretrain", "mmcv", "mmcv-lite", "setuptools", "nncf"),
+    *("mmpretrain", "mmcv", "mmcv-lite", "setuptools", "nncf", "optuna", "ray", "submitit"),
 )
 
 

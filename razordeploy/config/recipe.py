@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from razordeploy.config.executor import ExecutorConfig
 from razordeploy.config.mm_config import read_config
 from razordeploy.config.paths import resolve_recipe
 from razordeploy.config.qconfig import QuantizeConfig
@@ -23,7 +24,7 @@ _LOADERS = ("calibrate_dataloader", "val_dataloader", "test_dataloader", "train_
 _DICTS = (*_LOADERS, "data", "train")
 _OWN_KEYS = (
     *("model", "checkpoint", "key_mapping", "strict", "trust_checkpoint", "quantize", "deploy", "calibration"),
-    *("data_root", "seed", "work_dir", *_DICTS),
+    *("data_root", "seed", "work_dir", "executor", *_DICTS),
 )
 _MM_KEYS = (
     *("data_preprocessor", "dataset_type", "default_scope", "default_hooks", "custom_hooks", "custom_imports"),
@@ -63,6 +64,8 @@ class Recipe:
     test_dataloader: dict[str, Any] | None = None
     train_dataloader: dict[str, Any] | None = None
     train: dict[str, Any] | None = None
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+    """Where candidates and trials run."""
     seed: int = 0
     work_dir: str | None = None
 
@@ -77,8 +80,8 @@ class Recipe:
         return self.path.suffix.lower() == ONNX_SUFFIX
 
     def fingerprint(self) -> str:
-        """SHA-256 of the resolved config; where results go (``work_dir``) does not count."""
-        counted = {key: value for key, value in self.config.items() if key != "work_dir"}
+        """SHA-256 of the resolved config; where it runs and where results go does not count."""
+        counted = {key: value for key, value in self.config.items() if key not in ("work_dir", "executor")}
         return hashlib.sha256(json.dumps(counted, sort_keys=True, default=_stable).encode()).hexdigest()
 
 
@@ -123,6 +126,7 @@ def _recipe(file: Path, config: dict[str, Any], text: str) -> Recipe:
         quantize=QuantizeConfig.parse(_or_empty(config, "quantize"), name),
         deploy=DeployConfig.parse(_or_empty(config, "deploy"), name),
         calibration=CalibrationConfig.parse(_or_empty(config, "calibration"), name),
+        executor=ExecutorConfig.parse(_or_empty(config, "executor"), name),
         seed=top.integer("seed", low=0, high=2**32 - 1) or 0,
         work_dir=top.string("work_dir"),
         **{key: _raw(config, key, name) for key in _DICTS},

@@ -1,0 +1,38 @@
+"""What a process of the local executor does: calls come in on a socket, outcomes go back on it."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+from multiprocessing.connection import Connection
+
+from razordeploy.executors.task import load_main, run_packed
+
+
+def main(descriptor: int) -> None:
+    """Serve the socket ``descriptor`` until the other end is closed; the process ends then, also within a task."""
+    # Commands that a task starts must not keep the socket open.
+    os.set_inheritable(descriptor, False)
+    connection = Connection(descriptor)
+    calls: queue.SimpleQueue[tuple[bytes, bytes]] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(connection, calls), daemon=True).start()
+    loaded = b""
+    while True:
+        main_module, call = calls.get()
+        if main_module and main_module != loaded:
+            load_main(main_module.decode())
+            loaded = main_module
+        connection.send_bytes(run_packed(call))
+
+
+def _read(connection: Connection, calls: queue.SimpleQueue[tuple[bytes, bytes]]) -> None:
+    """Hand on what comes in; when the parent is gone, end this process and all that it has started."""
+    try:
+        while True:
+            calls.put((connection.recv_bytes(), connection.recv_bytes()))
+    except (EOFError, OSError):
+        if os.getpgrp() == os.getpid():
+            os.killpg(os.getpid(), signal.SIGKILL)
+        os._exit(1)
