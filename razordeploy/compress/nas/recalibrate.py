@@ -39,7 +39,10 @@ def recalibrate(
     sums = {norm: _Sums() for norm in norms}
     handles = [norm.register_forward_pre_hook(sums[norm].take) for norm in norms]
     modes = [(module, module.training) for module in model.modules()]
-    held = [(norm, norm.momentum, *(_clone(getattr(norm, name)) for name in _BUFFERS)) for norm in norms]
+    held = [
+        (norm, norm.momentum, {name: value.clone() for name, value in norm.named_buffers(recurse=False)})
+        for norm in norms
+    ]
     seen = 0
     try:
         model.eval()
@@ -55,11 +58,10 @@ def recalibrate(
     finally:
         for handle in handles:
             handle.remove()
-        for norm, momentum, *buffers in held:
+        for norm, momentum, buffers in held:
             norm.momentum = momentum
-            for name, value in zip(_BUFFERS, buffers, strict=True):
-                if value is not None:
-                    getattr(norm, name).copy_(value)
+            for name, value in norm.named_buffers(recurse=False):
+                value.copy_(buffers[name])
         for module, training in modes:
             module.training = training
     for norm in norms:
@@ -67,15 +69,8 @@ def recalibrate(
     return seen
 
 
-_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-
-
 def _has_statistics(norm: _BatchNorm) -> bool:
     return norm.running_mean is not None and norm.running_var is not None
-
-
-def _clone(value: Tensor | None) -> Tensor | None:
-    return None if value is None else value.clone()
 
 
 def _run(model: nn.Module, batch: Any) -> None:

@@ -1,0 +1,237 @@
+"""What a subnet of a supernet costs: a table by layer and choice, filled by counting and then only added up."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from razordeploy.compress.nas.search.space import SearchSpace, Subnet
+from razordeploy.subnet.dynamic_ops.base import DynamicMixin
+from razordeploy.subnet.dynamic_ops.resizer import DynamicInputResizer
+from razordeploy.subnet.dynamic_ops.sequential import DynamicSequential
+from razordeploy.subnet.mutables.base import BaseMutable
+
+_log = logging.getLogger(__name__)
+_MILLION = 1e6
+_CHECKS = 8
+"""Random subnets that are counted in full, to see that layers depend on nothing else than the table says."""
+_aten = torch.ops.aten
+_PRODUCTS = {_aten.mm.default: 0, _aten.bmm.default: 0, _aten.addmm.default: 1, _aten.baddbmm.default: 1}
+"""Operation -> position of the first factor."""
+_ATTENTION = (
+    _aten._scaled_dot_product_flash_attention_for_cpu.default,
+    _aten._scaled_dot_product_flash_attention.default,
+    _aten._scaled_dot_product_efficient_attention.default,
+)
+
+
+class SupernetCosts:
+    """Multiply-accumulates and parameters of any subnet: those of its static model.
+
+    A layer's cost depends on the choices of its own mutables, of those of the modules it is in, and of the resolution;
+    each combination is counted once, by running the supernet on the example inputs, and kept. What a search asks for
+    afterwards is a sum over layers. Where that assumption turns out wrong for a supernet, every subnet is counted in
+    full.
+
+    Args:
+        supernet: left as it was, but for its current choice.
+        mutator: prepared from it.
+        example_inputs: one sample.
+    """
+
+    def __init__(self, supernet: nn.Module, mutator: Any, example_inputs: tuple[Tensor, ...]) -> None:
+        self.supernet = supernet
+        self.mutator = mutator
+        self.inputs = example_inputs
+        self.layers = list(_layers(supernet, mutator.search_groups))
+        self._table: list[dict[tuple[Any, ...], tuple[int, int]]] = [{} for _ in self.layers]
+        self.exact_only = False
+        """True: the table was found not to hold for this supernet."""
+        self.counted = 0
+        """Subnets that were counted by running the supernet."""
+
+    def __call__(self, subnet: Subnet) -> dict[str, float]:
+        """``macs``, ``flops`` (twice the multiply-accumulates) and ``params``, in millions."""
+        macs, params = self.count(subnet)
+        return {"macs": macs / _MILLION, "flops": 2 * macs / _MILLION, "params": params / _MILLION}
+
+    def count(self, subnet: Subnet) -> tuple[int, int]:
+        """Multiply-accumulates of one sample, and parameters.
+
+        Raises:
+            ModelError: a choice that is none.
+        """
+        macs = params = 0
+        for layer, table in zip(self.layers, self._table, strict=True):
+            found = None if self.exact_only else table.get(layer.signature(subnet))
+            if found is None:
+                return self.count_in_full(subnet)
+            macs += found[0]
+            params += found[1]
+        return macs, params
+
+    def count_in_full(self, subnet: Subnet) -> tuple[int, int]:
+        """The same by running the supernet once; fills the table."""
+        self.counted += 1
+        self.mutator.set_choices(subnet)
+        macs, reached = _run(self.supernet, self.inputs, self.layers)
+        total_params = 0
+        for index, (layer, table) in enumerate(zip(self.layers, self._table, strict=True)):
+            size = layer.parameters() if index in reached or not layer.may_vanish else 0
+            table[layer.signature(subnet)] = (macs[index], size)
+            total_params += size
+        return sum(macs), total_params
+
+    def check(self, space: SearchSpace, seed: int = 0) -> bool:
+        """Count some subnets in full and hold the table against them; False: it does not hold, and is not used."""
+        rng = random.Random(seed)
+        # Two rounds: what the first leaves in the table is what the second is held against.
+        for _ in range(4 * _CHECKS):
+            self.count(space.sample(rng))
+        for _ in range(_CHECKS):
+            subnet = space.sample(rng)
+            from_table = self.count(subnet)
+            if from_table != self.count_in_full(subnet):
+                _log.warning("costs of this supernet are no sums over layers: every subnet is counted in full")
+                self.exact_only = True
+                return False
+        return True
+
+
+class _Layer:
+    """An operation whose parameters or work may depend on choices."""
+
+    def __init__(self, module: nn.Module, groups: tuple[str, ...], may_vanish: bool) -> None:
+        self.module = module
+        self.groups = groups
+        """What its cost depends on."""
+        self.may_vanish = may_vanish
+        """True: some choice leaves it out of the static model."""
+
+    def signature(self, subnet: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple([_hashable(subnet[name]) for name in self.groups])
+
+    def parameters(self) -> int:
+        """Elements of the static operation's parameters at the current choice."""
+        module: Any = self.module
+        if isinstance(module, DynamicMixin) and not isinstance(module, DynamicSequential):
+            module = module._bare()
+            self.module._slice_into(module)  # type: ignore[operator]
+            return sum(parameter.numel() for parameter in module.parameters())
+        return sum(parameter.numel() for parameter in module.parameters(recurse=False))
+
+
+def _hashable(choice: Any) -> Any:
+    return tuple(choice) if isinstance(choice, list) else choice
+
+
+def _layers(supernet: nn.Module, search_groups: Mapping[str, list[Any]]) -> Iterator[_Layer]:
+    """Layers in order of the modules; every module with parameters of its own, or with work, is in one of them."""
+    names = _group_by_mutable(search_groups)
+    everywhere = _resolution_groups(supernet, names)
+    seen: set[int] = set()
+
+    def walk(module: nn.Module, above: tuple[str, ...], may_vanish: bool) -> Iterator[_Layer]:
+        if id(module) in seen:
+            return
+        seen.add(id(module))
+        own = _groups_of(module, names)
+        if isinstance(module, DynamicMixin) and not isinstance(module, DynamicSequential):
+            yield _Layer(module, _unique(everywhere, above, own), may_vanish)
+            return
+        yield _Layer(module, _unique(everywhere, above, own), may_vanish)
+        chooses = bool(own) and isinstance(module, BaseMutable | DynamicSequential)
+        for child in module.children():
+            if child is not getattr(module, "mutable_attrs", None):
+                yield from walk(child, _unique(above, own), may_vanish or chooses)
+
+    yield from walk(supernet, (), False)
+
+
+def _unique(*parts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for part in parts for name in part))
+
+
+def _group_by_mutable(search_groups: Mapping[str, list[Any]]) -> dict[int, str]:
+    """Name of the search group by the id of the mutable; a channel unit stands for the mutable it holds."""
+    return {id(getattr(m, "mutable_channel", m)): name for name, members in search_groups.items() for m in members}
+
+
+def _groups_of(module: nn.Module, names: Mapping[int, str]) -> tuple[str, ...]:
+    """Search groups that ``module`` follows: its own choice, and those of its attributes."""
+    mutables = [module] if isinstance(module, BaseMutable) else []
+    mutables += [m for m in getattr(module, "mutable_attrs", nn.ModuleDict()).values() if isinstance(m, BaseMutable)]
+    return _unique(tuple(names[id(s)] for mutable in mutables for s in mutable.sources if id(s) in names))
+
+
+def _resolution_groups(supernet: nn.Module, names: Mapping[int, str]) -> tuple[str, ...]:
+    resizers = [module for module in supernet.modules() if isinstance(module, DynamicInputResizer)]
+    return _unique(tuple(name for module in resizers for name in _groups_of(module, names)))
+
+
+def _run(supernet: nn.Module, inputs: tuple[Tensor, ...], layers: list[_Layer]) -> tuple[list[int], set[int]]:
+    """Multiply-accumulates of each layer in one forward pass, and the layers that took part."""
+    counter = _Counter(len(layers))
+    handles = []
+    for index, layer in enumerate(layers):
+        enter, leave = counter.hooks(index)
+        handles += [layer.module.register_forward_pre_hook(enter), layer.module.register_forward_hook(leave)]
+    modes = [(module, module.training) for module in supernet.modules()]
+    supernet.eval()
+    try:
+        with torch.no_grad(), counter:
+            supernet(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes:
+            module.training = training
+    return counter.macs, counter.reached
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up the work of convolutions and products by the innermost layer that is running."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.macs = [0] * layers
+        self.reached: set[int] = set()
+        self._stack: list[tuple[int, bool]] = []
+
+    def hooks(self, index: int) -> tuple[Any, Any]:
+        def enter(module: nn.Module, args: Any) -> None:
+            self.reached.add(index)
+            self._stack.append((index, isinstance(module, nn.modules.conv._ConvNd)))
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            self._stack.pop()
+
+        return enter, leave
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if self._stack:
+            index, in_convolution = self._stack[-1]
+            # A convolution's own products make its weight (smaller kernels of Once-for-All), not its output.
+            if not in_convolution or func is _aten.convolution.default:
+                self.macs[index] += _work(func, args, out)
+        return out
+
+
+def _work(func: Any, args: Any, out: Any) -> int:
+    if func is _aten.convolution.default:
+        weight, transposed = args[1], args[6]
+        places = args[0] if transposed else out
+        return int(places.numel() // places.size(1) * weight.numel()) if places.numel() else 0
+    if func in _PRODUCTS:
+        return int(out.numel() * args[_PRODUCTS[func]].size(-1))
+    if func in _ATTENTION:
+        query, key, value = args[:3]
+        return int(query.numel() * key.size(-2) + query.numel() // query.size(-1) * key.size(-2) * value.size(-1))
+    return 0
