@@ -10,15 +10,18 @@ from razordeploy.config.recipe import Recipe
 from razordeploy.errors import RecipeError, nearest
 
 DISTILL = "razordeploy.compress.distill.train:train_distillation"
+NAS = "razordeploy.compress.nas.train:train_supernet"
 PRUNING = "razordeploy.compress.pruning.train:train_pruning"
 
 # Nothing is imported before a recipe asks for it.
 TRAINERS: dict[str, str] = {
+    "Autoformer": NAS,
     "DAFLDataFreeDistillation": DISTILL,
     "DataFreeDistillation": DISTILL,
     "FpnTeacherDistill": DISTILL,
     "MultiTeacherDistill": DISTILL,
     "OverhaulFeatureDistillation": DISTILL,
+    "SPOS": NAS,
     "SelfDistill": DISTILL,
     "SingleTeacherDistill": DISTILL,
 }

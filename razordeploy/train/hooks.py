@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import time
 from typing import Any
 
@@ -21,8 +22,10 @@ class EpochSeed(Hook):
         self.seed = seed
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Seed torch's generators for this epoch."""
+        """Seed torch's and Python's generators for this epoch."""
         torch.manual_seed(self.seed + 7919 * (runner.epoch + 1))
+        # What subnets are sampled by.
+        random.seed(self.seed + 7919 * (runner.epoch + 1))
 
 
 class PlainCheckpoint(Hook):

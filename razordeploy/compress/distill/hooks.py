@@ -127,7 +127,8 @@ class CheckFirstBatch(Hook):
             return
         with _same_randomness(model):
             copied: Any = copy.deepcopy(model).train()
-            waiting = waiting_connectors(copied.distiller)
+            distiller = getattr(copied, "distiller", None)
+            waiting = {} if distiller is None else waiting_connectors(distiller)
             if waiting and not any(isinstance(hook, ConnectorPretrainHook) for hook in runner.hooks):
                 raise ModelError(
                     f"connector '{next(iter(waiting))}' has a pretrain_criterion, and nothing pretrains it",

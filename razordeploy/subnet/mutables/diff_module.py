@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from razordeploy.errors import ModelError
 from razordeploy.subnet.agree import agree
-from razordeploy.subnet.mutables.module import MutableModule, build_candidates
+from razordeploy.subnet.mutables.module import Candidates, MutableModule, build_candidates, one_of
 
 
 class DiffMutableModule(MutableModule):
@@ -75,31 +75,33 @@ class DiffMutableOP(DiffMutableModule):
     """A softmax mixture of operations (DARTS, Liu et al. 2019, arXiv 1806.09055, equation 2).
 
     Args:
-        candidate_ops: modules or configs by name.
+        candidates: modules or configs by name.
         fix_threshold: ``settled`` names the candidate whose probability reaches this.
         module_kwargs: keywords that every config gets in addition.
         alias: as of every mutable.
         init_cfg: as of every mutable.
+        candidate_ops: another name for ``candidates``.
     """
 
     def __init__(
         self,
-        candidate_ops: Mapping[str, Any] | nn.ModuleDict,
+        candidates: Candidates | None = None,
         fix_threshold: float = 1.0,
         module_kwargs: Mapping[str, Any] | None = None,
         alias: str | None = None,
         init_cfg: dict[str, Any] | None = None,
+        candidate_ops: Candidates | None = None,
     ) -> None:
         super().__init__(module_kwargs, alias, init_cfg)
         if not 0.0 < fix_threshold <= 1.0:
             raise ModelError(f"expected a fix_threshold in (0, 1], got {fix_threshold}")
         self.fix_threshold = fix_threshold
-        self._candidate_ops = build_candidates(candidate_ops, self.module_kwargs)
+        self._candidates = build_candidates(one_of(candidates, candidate_ops), self.module_kwargs)
 
     @property
     def choices(self) -> list[str]:
         """Names of the candidates; of those that are left once fixed."""
-        return list(self._candidate_ops)
+        return list(self._candidates)
 
     @property
     def current_choice(self) -> Any:
@@ -114,18 +116,18 @@ class DiffMutableOP(DiffMutableModule):
 
     def forward_fixed(self, x: Any) -> Any:
         """The sum over the operations that were fixed, usually one."""
-        return sum(operation(x) for operation in self._candidate_ops.values())
+        return sum(operation(x) for operation in self._candidates.values())
 
     def forward_all(self, x: Any) -> Any:
         """The sum of all candidates' outputs."""
-        return sum(operation(x) for operation in self._candidate_ops.values())
+        return sum(operation(x) for operation in self._candidates.values())
 
     def forward_arch_param(self, x: Any, arch_param: Tensor | None) -> Any:
         """The mixture; without an architecture parameter the plain sum."""
         if arch_param is None:
             return self.forward_all(x)
         self._check_arch_param(arch_param)
-        return self._weighted(arch_param, [lambda run=operation: run(x) for operation in self._candidate_ops.values()])
+        return self._weighted(arch_param, [lambda run=operation: run(x) for operation in self._candidates.values()])
 
     def sample_choice(self, arch_param: Tensor | None = None) -> str:
         """The most probable candidate; without an architecture parameter a random one."""
@@ -146,7 +148,7 @@ class DiffMutableOP(DiffMutableModule):
         names = self._names(chosen)
         for name in self.choices:
             if name not in names:
-                self._candidate_ops.pop(name)
+                self._candidates.pop(name)
         self._chosen = chosen
         self.is_fixed = True
 
@@ -173,15 +175,19 @@ class OneHotMutableOP(DiffMutableOP):
     """One operation at a time, drawn from the softmax of the architecture parameter (DSNAS, arXiv 2002.09128).
 
     Every forward pass draws a one-hot ``arch_weights`` (choices,) that requires a gradient, on rank 0 for all ranks.
-    Only the operation drawn is run; the gradient that arrives at its weight is the score of equation 10.
+    Only the operation drawn is run; the gradient that arrives at its weight is the score of equation 10. With
+    ``greedy`` the most probable operation is drawn.
     """
 
     arch_weights: Tensor | None = None
+    greedy: bool = False
 
     def sample_weights(self, arch_param: Tensor, probs: Tensor, random_choice: bool = False) -> Tensor:
         """Draw ``arch_weights`` by ``probs`` (choices,), or uniformly, and return them."""
 
         def draw() -> int:
+            if self.greedy:
+                return int(probs.argmax())
             weights = torch.ones_like(probs) if random_choice else probs
             return int(torch.multinomial(weights.detach().float(), 1))
 
@@ -197,4 +203,4 @@ class OneHotMutableOP(DiffMutableOP):
         self._check_arch_param(arch_param)
         weights = self.sample_weights(arch_param, self.compute_arch_probs(arch_param))
         drawn = int(weights.argmax())
-        return weights[drawn] * self._candidate_ops[self.choices[drawn]](x)
+        return weights[drawn] * self._candidates[self.choices[drawn]](x)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
 from razordeploy.errors import ModelError
 from razordeploy.subnet.mutables.base import BaseMutable
+
+Candidates: TypeAlias = Mapping[str, Any] | nn.ModuleDict
+"""Modules or configs by name."""
 
 
 class MutableModule(BaseMutable):
@@ -48,21 +51,32 @@ class MutableModule(BaseMutable):
         self._current_choice = choice
 
 
-def build_candidates(candidate_ops: object, module_kwargs: Mapping[str, Any] | None) -> nn.ModuleDict:
+def one_of(candidates: Candidates | None, candidate_ops: Candidates | None) -> Candidates | None:
+    """What is given of two names for the same.
+
+    Raises:
+        ModelError: both are.
+    """
+    if candidates is not None and candidate_ops is not None:
+        raise ModelError("candidates and candidate_ops are two names for the same: give one")
+    return candidate_ops if candidates is None else candidates
+
+
+def build_candidates(candidates: object, module_kwargs: Mapping[str, Any] | None) -> nn.ModuleDict:
     """Make the candidates: modules are taken as they are, configs are built with ``module_kwargs`` added.
 
     Raises:
         ModelError: there are none, or they are neither modules nor configs.
         RecipeError: a config names an unknown component.
     """
-    if not isinstance(candidate_ops, Mapping | nn.ModuleDict):
-        raise ModelError(f"expected candidate_ops to be a dict or nn.ModuleDict, got {type(candidate_ops).__name__}")
-    if not candidate_ops:
-        raise ModelError("expected candidate_ops with at least one candidate, got none")
-    if isinstance(candidate_ops, nn.ModuleDict):
-        return candidate_ops
+    if not isinstance(candidates, Mapping | nn.ModuleDict):
+        raise ModelError(f"expected candidates to be a dict or nn.ModuleDict, got {type(candidates).__name__}")
+    if not candidates:
+        raise ModelError("expected candidates with at least one candidate, got none")
+    if isinstance(candidates, nn.ModuleDict):
+        return candidates
     built = nn.ModuleDict()
-    for name, candidate in candidate_ops.items():
+    for name, candidate in candidates.items():
         if isinstance(candidate, nn.Module):
             built[name] = candidate
             continue

@@ -7,10 +7,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
-
 from razordeploy.errors import ModelError
-from razordeploy.subnet.mutables.module import MutableModule, build_candidates, parameter_count
+from razordeploy.subnet.mutables.module import Candidates, MutableModule, build_candidates, one_of, parameter_count
 
 
 class OneShotMutableModule(MutableModule):
@@ -41,10 +39,11 @@ class OneShotMutableOP(OneShotMutableModule):
     """One of several operations (SPOS, Guo et al. 2020, arXiv 1904.00420).
 
     Args:
-        candidate_ops: modules or configs by name.
+        candidates: modules or configs by name.
         module_kwargs: keywords that every config gets in addition; the configs themselves are left as they are.
         alias: as of every mutable.
         init_cfg: as of every mutable.
+        candidate_ops: another name for ``candidates``.
 
     Raises:
         ModelError: no candidates.
@@ -53,31 +52,32 @@ class OneShotMutableOP(OneShotMutableModule):
 
     def __init__(
         self,
-        candidate_ops: Mapping[str, Any] | nn.ModuleDict,
+        candidates: Candidates | None = None,
         module_kwargs: Mapping[str, Any] | None = None,
         alias: str | None = None,
         init_cfg: dict[str, Any] | None = None,
+        candidate_ops: Candidates | None = None,
     ) -> None:
         super().__init__(module_kwargs, alias, init_cfg)
-        self._candidate_ops = build_candidates(candidate_ops, self.module_kwargs)
+        self._candidates = build_candidates(one_of(candidates, candidate_ops), self.module_kwargs)
 
     @property
     def choices(self) -> list[str]:
         """Names of the candidates; of the one that is left once fixed."""
-        return list(self._candidate_ops)
+        return list(self._candidates)
 
     def forward_fixed(self, x: Any) -> Any:
         """Run the operation that was fixed."""
-        return self._candidate_ops[self._chosen](x)
+        return self._candidates[self._chosen](x)
 
     def forward_choice(self, x: Any, choice: str) -> Any:
         """Run the candidate named ``choice``."""
         self._check_choice(choice)
-        return self._candidate_ops[choice](x)
+        return self._candidates[choice](x)
 
     def forward_all(self, x: Any) -> Any:
         """The sum of all candidates' outputs."""
-        return sum(operation(x) for operation in self._candidate_ops.values())
+        return sum(operation(x) for operation in self._candidates.values())
 
     def fix_chosen(self, chosen: str) -> None:
         """Keep the candidate named ``chosen`` and drop the others."""
@@ -85,7 +85,7 @@ class OneShotMutableOP(OneShotMutableModule):
         self._check_choice(chosen)
         for name in self.choices:
             if name != chosen:
-                self._candidate_ops.pop(name)
+                self._candidates.pop(name)
         self._chosen = chosen
         self.is_fixed = True
 
@@ -106,23 +106,24 @@ class OneShotMutableOP(OneShotMutableModule):
     @property
     def max_choice(self) -> str:
         """The candidate with the most parameters; of equals the first."""
-        return max(self.choices, key=lambda name: parameter_count(self._candidate_ops[name]))
+        return max(self.choices, key=lambda name: parameter_count(self._candidates[name]))
 
     @property
     def min_choice(self) -> str:
         """The candidate with the fewest parameters; of equals the first."""
-        return min(self.choices, key=lambda name: parameter_count(self._candidate_ops[name]))
+        return min(self.choices, key=lambda name: parameter_count(self._candidates[name]))
 
 
 class OneShotProbMutableOP(OneShotMutableOP):
     """One of several operations, sampled by given probabilities.
 
     Args:
-        candidate_ops: modules or configs by name.
+        candidates: modules or configs by name.
         choice_probs: one probability a candidate; they sum to 1.
         module_kwargs: as of ``OneShotMutableOP``.
         alias: as of every mutable.
         init_cfg: as of every mutable.
+        candidate_ops: another name for ``candidates``.
 
     Raises:
         ModelError: as many probabilities as candidates are not given, one is negative, or the sum is not 1.
@@ -130,13 +131,14 @@ class OneShotProbMutableOP(OneShotMutableOP):
 
     def __init__(
         self,
-        candidate_ops: Mapping[str, Any] | nn.ModuleDict,
-        choice_probs: Sequence[float],
+        candidates: Candidates | None = None,
+        choice_probs: Sequence[float] = (),
         module_kwargs: Mapping[str, Any] | None = None,
         alias: str | None = None,
         init_cfg: dict[str, Any] | None = None,
+        candidate_ops: Candidates | None = None,
     ) -> None:
-        super().__init__(candidate_ops, module_kwargs, alias, init_cfg)
+        super().__init__(candidates, module_kwargs, alias, init_cfg, candidate_ops)
         probs = [float(p) for p in choice_probs]
         if len(probs) != self.num_choices or min(probs) < 0 or not math.isclose(sum(probs), 1.0, abs_tol=1e-6):
             raise ModelError(

@@ -41,8 +41,8 @@ def test_architecture_parameters_are_not_the_supernets():
     mutator = nn.ParameterList([nn.Parameter(torch.zeros(2))])
     op.set_forward_args(mutator[0])
     assert {name for name, _ in op.named_parameters()} == {
-        "_candidate_ops.times1.factor",
-        "_candidate_ops.times2.factor",
+        "_candidates.times1.factor",
+        "_candidates.times2.factor",
     }
     # A bound method or partial in the copy would go on using the original's parameter.
     model = nn.ModuleDict({"op": op, "mutator": mutator})
@@ -83,7 +83,7 @@ def test_one_hot_runs_the_candidate_drawn_alone():
     out.backward()
     # The score of DSNAS, equation 10: the gradient at the weight of what was drawn, and no other.
     assert op.arch_weights.grad.tolist() == [3.0 if drawn == 0 else 0.0, 30.0 if drawn == 1 else 0.0]
-    idle = list(op._candidate_ops.values())[1 - drawn]
+    idle = list(op._candidates.values())[1 - drawn]
     assert idle.factor.grad is None
     assert alpha.grad is None
 

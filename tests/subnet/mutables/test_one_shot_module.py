@@ -16,7 +16,7 @@ def _candidates():
 
 def test_runs_one_candidate_or_all():
     op = OneShotMutableOP(_candidates())
-    candidates = dict(op._candidate_ops.items())
+    candidates = dict(op._candidates.items())
     x = torch.randn(1, 2, 6, 6)
     assert op.current_choice is None
     torch.testing.assert_close(op(x), sum(candidate(x) for candidate in candidates.values()))
@@ -30,7 +30,7 @@ def test_only_the_chosen_path_gets_gradients():
     op.current_choice = "conv3"
     op(torch.randn(1, 2, 6, 6)).sum().backward()
     touched = {name for name, parameter in op.named_parameters() if parameter.grad is not None}
-    assert touched == {"_candidate_ops.conv3.weight", "_candidate_ops.conv3.bias"}
+    assert touched == {"_candidates.conv3.weight", "_candidates.conv3.bias"}
 
 
 def test_fixing_drops_the_other_candidates():

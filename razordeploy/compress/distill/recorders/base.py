@@ -69,6 +69,10 @@ class BaseRecorder:
         """Forget all records."""
         self._records = []
 
+    def detach(self) -> None:
+        """Let the records hold on to no graph."""
+        self._records = [(_detached(value), versions) for value, versions in self._records]
+
     def get_record_data(self, record_idx: int = 0, data_idx: int | None = None) -> Any:
         """One record, or one item of it.
 
@@ -150,3 +154,9 @@ def _versions(value: Any) -> tuple[int, ...]:
     if isinstance(value, tuple | list):
         return tuple(version for item in value for version in _versions(item))
     return ()
+
+
+def _detached(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach()
+    return type(value)(map(_detached, value)) if type(value) in (tuple, list) else value

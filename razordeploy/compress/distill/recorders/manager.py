@@ -51,6 +51,11 @@ class RecorderManager:
         for recorder in self.recorders.values():
             recorder.reset_data_buffer()
 
+    def detach(self) -> None:
+        """Let what is recorded hold on to no graph: another backward pass may use it."""
+        for recorder in self.recorders.values():
+            recorder.detach()
+
     def __enter__(self) -> RecorderManager:
         with contextlib.ExitStack() as stack:
             for recorder in self.recorders.values():

@@ -1,0 +1,1 @@
+"""How supernets are trained."""

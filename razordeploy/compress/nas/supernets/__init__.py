@@ -1,0 +1,1 @@
+"""Searchable architectures, and the blocks they are made of."""

@@ -1,0 +1,25 @@
+"""The architectures and blocks that a config may name."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from razordeploy.compress.nas.supernets.autoformer import AutoformerBackbone
+from razordeploy.compress.nas.supernets.blocks import OPERATIONS
+from razordeploy.compress.nas.supernets.darts import DartsBackbone
+from razordeploy.compress.nas.supernets.darts_blocks import DARTS_OPERATIONS
+from razordeploy.compress.nas.supernets.heads import HEADS
+from razordeploy.compress.nas.supernets.mobilenet_v2 import SearchableMobileNetV2
+from razordeploy.compress.nas.supernets.mobilenet_v3 import AttentiveMobileNetV3
+from razordeploy.compress.nas.supernets.shufflenet_v2 import SearchableShuffleNetV2
+
+SUPERNETS: dict[str, type[nn.Module]] = {
+    **OPERATIONS,
+    **DARTS_OPERATIONS,
+    **HEADS,
+    "AttentiveMobileNetV3": AttentiveMobileNetV3,
+    "AutoformerBackbone": AutoformerBackbone,
+    "DartsBackbone": DartsBackbone,
+    "SearchableMobileNetV2": SearchableMobileNetV2,
+    "SearchableShuffleNetV2": SearchableShuffleNetV2,
+}
