@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from razordeploy.quantization.plan import QuantPlan
 from razordeploy.quantization.stored import plan_record
 from razordeploy.source import Source
 from razordeploy.strict_json import json_text
-from razordeploy.validation import both_metrics, graph_record, of_batch
+from razordeploy.validation import both_metrics, graph_record, of_batch, rule_findings, unbuilt
 
 MIN_SQNR_DB = {False: 40.0, True: 20.0}
 """Least signal-to-noise ratio of the engine's outputs, by whether the source is quantized. Float engines of one model
@@ -64,7 +64,7 @@ def _make(job: ConvertJob, backend: Backend) -> Made:
         begin(job, f"{backend.name}: write")
         write_artifact(
             staged,
-            kind="engine",
+            kind="engine" if "engine" in files else "quantized" if source.is_quantized else "float",
             stage="convert",
             files=files,
             inputs=source.inputs,
@@ -75,6 +75,7 @@ def _make(job: ConvertJob, backend: Backend) -> Made:
             versions=versions(backend.spec.requires),
         )
         job.before_replacing()
+    entry.update(unbuilt(job, backend, target, files, source.inputs))
     return Artifact.load(target), {**entry, "seconds": timer.seconds, "files": files}
 
 
@@ -96,7 +97,10 @@ def _validate(
     job: ConvertJob, backend: Backend, plan: QuantPlan, folder: Path, files: dict[str, str]
 ) -> dict[str, Any]:
     source = job.source
-    engine = backend.load(folder, files, "engine", job.threads)
+    built = "engine" in files
+    engine = backend.load(folder, files, "engine" if built else "onnx", job.threads)
+    if not built:
+        backend = replace(backend, simulated_only=True)
     begin(job, f"{backend.name}: validate")
     parity, side = Parity(), "simulated" if source.is_quantized else "float"
     run, reference = (in_batches_of(source.batch, runner) for runner in (engine, source.reference))
@@ -104,15 +108,16 @@ def _validate(
     if job.evaluation is not None:
         first, second = both_metrics(job, reference, run, parity)
         name = next(key for key in first if key != "samples")
-        entry["metrics"] = {side: first, "engine": second}
-        entry["gap"] = {f"{side}_to_engine": first[name] - second[name]}
+        entry["metrics"] = {side: first, "engine": second} if built else {side: first}
+        entry["gap"] = {f"{side}_to_engine": first[name] - second[name]} if built else {}
     else:
         arrays = [x.numpy() for x in next(iter(job.calibration())).inputs]
         parity.update(reference(*arrays), run(*arrays))
     begin(job, f"{backend.name}: measure")
     entry["parity"] = parity.result()
     entry.update(graph_record(plan, engine.runtime_ops(), backend))
-    entry.update(_speed_and_size(job, engine, folder, files))
+    entry.update(_speed_and_size(job, engine, folder, files) if built else {})
+    entry.update(rule_findings(folder, files))
     entry["limits"] = {"max_drop": job.deploy.max_drop, "min_sqnr_db": MIN_SQNR_DB[source.is_quantized]}
     entry["failures"] = _failures(entry, parity)
     entry["passed"] = not entry["failures"]
@@ -120,7 +125,7 @@ def _validate(
 
 
 def _failures(entry: dict[str, Any], parity: Parity) -> list[str]:
-    found = []
+    found = [f"{f['node']}: {f['message']}" for f in entry.get("findings", ()) if f["severity"] == "error"]
     sqnr, least = entry["parity"]["sqnr_db"], entry["limits"]["min_sqnr_db"]
     if not math.isfinite(parity.noise):
         found.append("the engine's outputs are not finite")

@@ -30,7 +30,7 @@ from razordeploy.quantization.qconfig import check_patterns, settings_for
 from razordeploy.quantization.statistics import resolve
 from razordeploy.quantization.stored import plan_record
 from razordeploy.strict_json import json_text
-from razordeploy.validation import evaluate_float, validate
+from razordeploy.validation import evaluate_float, unbuilt, validate
 
 
 def run_ptq(job: PTQJob) -> PTQResult:
@@ -176,7 +176,14 @@ def _deploy(
         with timer("export"):
             begin(job, f"{backend.name}: export")
             files = backend.export(
-                ExportJob(captured=captured, plan=plan, params=params, out_dir=staged, marked=marked)
+                ExportJob(
+                    captured=captured,
+                    plan=plan,
+                    params=params,
+                    out_dir=staged,
+                    marked=marked,
+                    options={"batch_size": job.deploy.batch_size, "max_batch": job.deploy.max_batch},
+                )
             )
             (staged / "placement.json").write_text(json_text(plan_record(plan, params)))
             files = {**files, "plan": "placement.json"}
@@ -188,7 +195,7 @@ def _deploy(
         begin(job, f"{backend.name}: write")
         write_artifact(
             staged,
-            kind="engine" if not backend.simulated_only else "quantized",
+            kind="quantized" if backend.simulated_only or "engine" not in files else "engine",
             stage="ptq",
             files=files,
             inputs=inputs,
@@ -206,5 +213,7 @@ def _deploy(
         job.before_replacing()
     entry["seconds"] = timer.seconds
     entry["files"] = files
-    entry["usage"] = usage_text(backend.spec, target, files, inputs, job.deploy.batch_size)
+    entry.update(unbuilt(job, backend, target, files, inputs))
+    if "engine" in files:
+        entry["usage"] = usage_text(backend.spec, target, files, inputs, job.deploy.batch_size)
     return Artifact.load(target), entry

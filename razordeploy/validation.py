@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from razordeploy.artifact import TensorSpec
 from razordeploy.backends.base import Backend, Runner, RuntimeOp
 from razordeploy.backends.harness import Parity, coverage, in_batches_of, interleaved_latency, size_bytes, torch_runner
 from razordeploy.backends.node_map import node_records
@@ -81,6 +83,9 @@ def validate(
 ) -> dict[str, Any]:
     """Run, count and time the engine in ``folder``; returns its entry in the report.
 
+    Where no engine was built, the exported graph takes its place: it is run as it is written, it gives the simulated
+    metrics, and is held against torch's simulation. Nothing is counted as int8 and nothing is timed then.
+
     Args:
         job: the data, the limits and what is to be measured.
         backend: loads the engine.
@@ -92,7 +97,10 @@ def validate(
         float_metrics: of the float model.
     """
     simulated = simulate(captured, plan, params)
-    engine = backend.load(folder, files, "engine", job.threads)
+    built = "engine" in files
+    engine = backend.load(folder, files, "engine" if built else "onnx", job.threads)
+    if not built:
+        backend = replace(backend, simulated_only=True)
     begin(job, f"{backend.name}: validate")
     parity = Parity(step=_output_step(captured, plan, params))
     entry: dict[str, Any] = {}
@@ -101,7 +109,9 @@ def validate(
     if job.evaluation is not None:
         tested = any_batch(captured, torch_runner(simulated))
         first, second = both_metrics(job, tested, any_batch(captured, engine), parity)
-        entry["metrics"] = {"float": float_metrics, "simulated": first, "engine": second}
+        entry["metrics"] = {"float": float_metrics, "simulated": first if built else second}
+        if built:
+            entry["metrics"]["engine"] = second
         entry["gap"] = _gaps(entry["metrics"])
     else:
         parity.update(outputs, engine(*(x.numpy() for x in inputs)))
@@ -113,9 +123,40 @@ def validate(
     entry["scheme"] = scheme_records(plan)
     entry.update(_speed_and_size(job, backend, captured, engine, folder, files))
     entry["limits"] = {"max_drop": job.deploy.max_drop}
-    drop = entry.get("gap", {}).get("float_to_engine")
-    entry["passed"] = drop is None or drop <= job.deploy.max_drop
-    entry["failures"] = [] if entry["passed"] else [f"the engine loses {drop:.2f} points, over {job.deploy.max_drop}"]
+    entry.update(rule_findings(folder, files))
+    drop = entry.get("gap", {}).get("float_to_engine" if built else "float_to_simulated")
+    entry["failures"] = [f"{f['node']}: {f['message']}" for f in entry.get("findings", ()) if f["severity"] == "error"]
+    if drop is not None and drop > job.deploy.max_drop:
+        what = "the engine" if built else "the simulated model"
+        entry["failures"].append(f"{what} loses {drop:.2f} points, over {job.deploy.max_drop}")
+    entry["passed"] = not entry["failures"]
+    return entry
+
+
+def rule_findings(folder: Path, files: Mapping[str, str]) -> dict[str, Any]:
+    """What the backend's own rules say of the exported graph, where it has such rules."""
+    return {"findings": json.loads((folder / files["findings"]).read_text())} if "findings" in files else {}
+
+
+def unbuilt(
+    job: DeployJob, backend: Backend, target: Path, files: Mapping[str, str], inputs: Sequence[TensorSpec]
+) -> dict[str, Any]:
+    """What the entry of a backend says whose graph is written and whose engine cannot be built here.
+
+    Args:
+        job: batch sizes of the engine.
+        backend: says what it lacks.
+        target: the folder that the files will lie in.
+        files: role to file name.
+        inputs: the model's, in call order.
+    """
+    lacking = None if "engine" in files else backend.absent()
+    if lacking is None:
+        return {}
+    entry: dict[str, Any] = {"passed": False, "exit_code": lacking.exit_code, "missing": str(lacking)}
+    if backend.build_line is not None:
+        largest = max(job.deploy.batch_size, job.deploy.max_batch)
+        entry["build"] = backend.build_line(target / files["onnx"], inputs, job.deploy.batch_size, largest)
     return entry
 
 
@@ -141,7 +182,10 @@ def both_metrics(
 def _gaps(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Differences of the first metric, in points; positive is a loss."""
     key = next(k for k in metrics["float"] if k != "samples")
-    float_, simulated, engine = (metrics[side][key] for side in ("float", "simulated", "engine"))
+    float_, simulated = (metrics[side][key] for side in ("float", "simulated"))
+    if "engine" not in metrics:
+        return {"float_to_simulated": float_ - simulated}
+    engine = metrics["engine"][key]
     return {
         "float_to_simulated": float_ - simulated,
         "simulated_to_engine": simulated - engine,

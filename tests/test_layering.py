@@ -44,7 +44,7 @@ OPTIONAL = {
     "mmpretrain": (),
     "nncf": (),
     "onnx": (),
-    "onnx_ir": ("backends/*/exporter.py", "backends/*/rewrite.py", "backends/onnx_passes/*.py"),
+    "onnx_ir": ("backends/*/exporter.py", "backends/*/rewrite.py", "backends/*/rules.py", "backends/onnx_passes/*.py"),
     "onnxruntime": (),
     "onnxscript": (),
     "openvino": (),

@@ -9,8 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from razordeploy.artifact import TensorSpec
 from razordeploy.capture.graph import CapturedModel
 from razordeploy.config.backend_spec import BackendSpec
+from razordeploy.errors import MissingDependency
 from razordeploy.quantization.placement import Settings
 from razordeploy.quantization.plan import QParams, QuantPlan
 
@@ -103,6 +105,11 @@ class Backend:
     role -> file name. None: this backend's engines are made of the captured graph alone."""
     simulated_only: bool = False
     """True: there is no engine; the simulation is the result."""
+    absent: Callable[[], MissingDependency | None] = lambda: None
+    """Why engines cannot be built and run here although ``export`` can write the graph that they are made of, under
+    the role ``onnx``; None: they can."""
+    build_line: Callable[[Path, Sequence[TensorSpec], int, int], str] | None = None
+    """``(onnx file, inputs, batch, largest batch) -> command`` that builds the engine elsewhere."""
     needs_onnx: bool = True
     """True: exported from the shared ONNX model."""
     required: Sequence[str] = ()

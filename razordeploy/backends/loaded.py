@@ -12,7 +12,7 @@ from razordeploy.artifact import Artifact, TensorSpec
 from razordeploy.backends.base import Coverage, Latency, RuntimeOp
 from razordeploy.backends.harness import coverage, interleaved_latency
 from razordeploy.backends.registry import find_backend
-from razordeploy.errors import DataError, UsageError
+from razordeploy.errors import DataError, MissingDependency, RazorDeployError, UsageError
 from razordeploy.quantization.stored import read_plan
 
 
@@ -25,10 +25,10 @@ class Engine:
             raise UsageError(
                 f"expected an engine at {artifact.path}, found a '{artifact.kind}' artifact of stage '{artifact.stage}'"
             )
-        if role not in artifact.files:
-            raise UsageError(f"{artifact.path} has no {role}: backend '{name}' only simulates")
         self.artifact = artifact
         self.backend = find_backend(name)
+        if role not in artifact.files:
+            raise no_engine(artifact, role)
         self.runner = self.backend.load(artifact.path, artifact.files, role, threads)
 
     @property
@@ -79,6 +79,18 @@ class Engine:
     def random_inputs(self, batch: int = 1, seed: int = 0) -> list[np.ndarray]:
         """Normally distributed inputs ``(batch, ...)``, small integers where the model takes integers."""
         return random_arrays(self.inputs, batch, seed, str(self.artifact.path))
+
+
+def no_engine(artifact: Artifact, role: str = "engine") -> RazorDeployError:
+    """The error that says why ``artifact`` has no engine, and what makes one."""
+    name = str(artifact.params.get("backend", ""))
+    lacking = find_backend(name).absent() if "onnx" in artifact.files else None
+    if lacking is not None:
+        return MissingDependency(f"{artifact.path} holds the graph, no {role}: {lacking}")
+    if "onnx" in artifact.files:
+        hint = f"razordeploy convert {artifact.path} --backend {name}"
+        return UsageError(f"{artifact.path} holds the graph, no {role}", hint=hint)
+    return UsageError(f"{artifact.path} has no {role}: backend '{name}' only simulates")
 
 
 def load_engine(path: Artifact | str | os.PathLike[str], *, threads: int = 0) -> Engine:

@@ -16,7 +16,7 @@ from razordeploy.lazy import available
 if TYPE_CHECKING:
     from razordeploy.backends.base import Backend  # loads torch, which the list of names does not need
 
-BUILT_IN = ("openvino", "onnxruntime", "torch_native", "academic")
+BUILT_IN = ("openvino", "onnxruntime", "torch_native", "tensorrt", "academic")
 ENTRY_POINTS = "razordeploy.backends"
 
 

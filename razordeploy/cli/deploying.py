@@ -65,6 +65,9 @@ def deploy(
     print_report(made, folder, seconds=time.perf_counter() - start)
     for name, failure in result.errors.items():
         print(f"error: {name}: {failure}", file=sys.stderr)
+    for name, entry in result.backends.items():
+        if "missing" in entry:
+            print(f"error: {name}: no engine was built: {entry['missing']}", file=sys.stderr)
     return _exit_code(result.backends)
 
 

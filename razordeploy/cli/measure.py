@@ -16,7 +16,7 @@ from rich.table import Table
 from razordeploy.artifact import Artifact, TensorSpec
 from razordeploy.backends.base import Runner
 from razordeploy.backends.harness import Parity, in_batches_of, interleaved_latency, torch_runner
-from razordeploy.backends.loaded import Engine, engine_folders, load_engine
+from razordeploy.backends.loaded import Engine, engine_folders, load_engine, no_engine
 from razordeploy.backends.onnx_file import OnnxFile
 from razordeploy.capture.export import capture
 from razordeploy.capture.graph import CapturedModel
@@ -51,7 +51,7 @@ def evaluate_paths(paths: Sequence[Path], *, recipe: str | None, overrides: Mapp
     """
     table = _table("engine", "float", "simulated", "engine", "gap", "samples", "verdict")
     known: dict[tuple[str, str, str], tuple[RecipeJob, CapturedModel, dict[str, float]]] = {}
-    held = True
+    held, unbuilt = True, 0
     for path in paths:
         if is_onnx(path):
             file = OnnxFile(path, threads)
@@ -59,7 +59,12 @@ def evaluate_paths(paths: Sequence[Path], *, recipe: str | None, overrides: Mapp
             continue
         for artifact in _artifacts(path):
             if "engine" not in artifact.files:
-                raise UsageError(f"{artifact.path} has no engine to run: its backend only simulates")
+                lacking = no_engine(artifact)
+                if len(engine_folders(path)) == 1:
+                    raise lacking
+                print(f"error: {lacking}", file=sys.stderr)
+                unbuilt = lacking.exit_code
+                continue
             source = recipe or artifact.params.get("recipe")
             if not source:
                 raise UsageError(f"{artifact.path} does not know its recipe", hint="give --recipe")
@@ -69,7 +74,7 @@ def evaluate_paths(paths: Sequence[Path], *, recipe: str | None, overrides: Mapp
             else:
                 held &= _evaluate_three(table, artifact, str(source), options, threads, known)
     Console().print(table)
-    return int(not held)
+    return max(int(not held), unbuilt)
 
 
 def _evaluate_alone(
@@ -129,7 +134,10 @@ def benchmark_paths(paths: Sequence[Path], *, batch: int, seconds: float, thread
             continue
         for artifact in _artifacts(path):
             if "engine" not in artifact.files:
-                raise UsageError(f"{artifact.path} has no engine to time: its backend only simulates")
+                if len(engine_folders(path)) == 1:
+                    raise no_engine(artifact)
+                print(f"warning: {no_engine(artifact)}", file=sys.stderr)
+                continue
             if "float" in artifact.files:
                 engines[f"{artifact.path} (float)"] = Engine(artifact, "float", threads)
             engines[str(artifact.path)] = Engine(artifact, threads=threads)
@@ -139,7 +147,7 @@ def benchmark_paths(paths: Sequence[Path], *, batch: int, seconds: float, thread
         if not _agree(engine.inputs, engines[first].inputs):
             raise UsageError(f"{first} and {name} take different inputs", hint="benchmark them one after the other")
     inputs = engines[first].random_inputs(batch)
-    runners: dict[str, Runner] = dict(engines)
+    runners: dict[str, Runner] = {name: engine.runner for name, engine in engines.items()}
     times = interleaved_latency(runners, inputs, seconds=seconds)
     table = _table("engine", "p50 ms", "p90 ms", "p99 ms", "samples/s", "int8 ops")
     for name, latency in times.items():

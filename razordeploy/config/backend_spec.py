@@ -85,6 +85,8 @@ class BackendSpec:
     """Modules that must be importable."""
     programs: tuple[str, ...] = ()
     """Programs that must be on the PATH."""
+    engine_requires: tuple[str, ...] = ()
+    """Modules that only building and running the engine needs: without them the checked graph is written."""
     opset: int = 20
     """ONNX opset of the exported graph."""
     activation: TensorRule = field(default_factory=TensorRule)
@@ -99,6 +101,10 @@ class BackendSpec:
     """Kinds whose output lies on their input's grid."""
     requantize_same_grid: bool = False
     """True: write the pair again after such an operation."""
+    pairs_at_readers: bool = False
+    """True: a pair stands right before what reads it; the engine itself moves pairs through the operations above."""
+    min_channels: int = 0
+    """Layers with fewer input or output channels stay float, as far as the backend's quantizer says."""
     unify: tuple[str, ...] = ()
     """Kinds whose tensor inputs and output share one grid."""
     fused_activations: tuple[str, ...] = ()

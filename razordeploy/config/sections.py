@@ -19,6 +19,7 @@ _DEPLOY_KEYS = (
     "dynamic_batch",
     "max_drop",
     "batch_size",
+    "max_batch",
     "metric",
 )
 
@@ -37,7 +38,9 @@ class DeployConfig:
     max_drop: float = 1.0
     """Largest fall of the metric from float to engine, in points."""
     batch_size: int = 1
-    """Batch of the latency measurement."""
+    """Batch of the latency measurement, and what an engine for a range of batches is tuned for."""
+    max_batch: int = 32
+    """Largest batch of an engine that is built for a range of them (TensorRT)."""
     metric: str = "top1"
     """``top1``, or ``pkg.module:function``."""
 
@@ -58,6 +61,7 @@ class DeployConfig:
             dynamic_batch=True if dynamic is None else dynamic,
             max_drop=1.0 if drop is None else drop,
             batch_size=section.integer("batch_size", low=1) or 1,
+            max_batch=section.integer("max_batch", low=1) or 32,
             metric=_metric(section),
         )
 

@@ -75,6 +75,8 @@ class _Placement:
                 self._request(source, node, self.settings[node])
         if self.spec.share_with_float:
             self._share(chosen)
+        if self.spec.pairs_at_readers:
+            self._unite_relatives()
         points = [*self._activation_points(), *self._weight_points(chosen)]
         return QuantPlan(
             backend=self.spec.name, points=tuple(points), ops=tuple(self._ops(chosen, reasons)), bias=self.spec.bias
@@ -233,6 +235,8 @@ class _Placement:
             record = self.values[key] = _Value(value, wanted.activation, wanted.activation_observer)
             self.parent[key] = key
         record.users.add(reader.name)
+        if self.spec.pairs_at_readers:
+            return
         if self._passes(value):
             source = _source(value)
             if is_float(source) and not self._is_constant(source):
@@ -246,6 +250,24 @@ class _Placement:
             for part in flat_nodes(value.args[0]):
                 self._request(part, value, wanted)
                 self._unite(key, (part, wanted.activation))
+
+    def _unite_relatives(self) -> None:
+        """Give one grid to values that the engine would move to one place: copies of one value, parts of one whole."""
+        for key in list(self.values):
+            for root in self._beginnings(key[0]):
+                self.parent.setdefault((root, key[1]), (root, key[1]))
+                self._unite(key, (root, key[1]))
+
+    def _beginnings(self, value: fx.Node) -> Iterator[fx.Node]:
+        """Values where the grid of ``value`` begins, or would begin if nothing stood in its way."""
+        source = _source(value) if self._passes(value) else None
+        if source is not None and is_float(source) and not self._is_constant(source):
+            yield from self._beginnings(source)
+        elif self.kinds.get(value) in self.spec.unify and self._may_unify(value):
+            for part in flat_nodes(value.args[0]):
+                yield from self._beginnings(part)
+        else:
+            yield value
 
     def _may_unify(self, value: fx.Node) -> bool:
         """A value that several concatenations read (DenseNet) would chain all their grids into one."""
@@ -296,7 +318,7 @@ class _Placement:
                 scheme=scheme,
                 group=f"{root.name}{suffix}",
                 observer=record.observer,
-                observed=not self._passes(record.node) or root is record.node,
+                observed=self.spec.pairs_at_readers or not self._passes(record.node) or root is record.node,
             )
 
     def _weight_points(self, chosen: list[fx.Node]) -> Iterator[QuantPoint]:

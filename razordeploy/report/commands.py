@@ -24,11 +24,17 @@ class Command:
 def next_commands(report: Report, directory: Path) -> list[str]:
     """Return two or three shell commands: measure again, time, use; ``razordeploy doctor`` where no engine was made."""
     made = _made(report)
+    if not made and (builds := _builds(report)):
+        return list(builds.values())
     if not made:
         return ["razordeploy doctor", *([report["command"]] if report.get("command") else [])]
     engine = f"rd.load_engine({_quoted(directory / made[0])})"
     code = f"import razordeploy as rd; print({engine}.benchmark(batch={_batch(report)}))"
-    return [*(c.text for c in measuring_commands(report, directory)), shlex.join(["python", "-c", code])]
+    return [
+        *_builds(report).values(),
+        *(c.text for c in measuring_commands(report, directory)),
+        shlex.join(["python", "-c", code]),
+    ]
 
 
 def measuring_commands(report: Report, directory: Path) -> list[Command]:
@@ -55,6 +61,8 @@ def page_commands(report: Report, directory: Path) -> list[Command]:
         found.append(Command(title=f"Use the {name} engine", text="\n".join(code), language="python"))
         if usage := report["backends"][name].get("usage"):
             found.append(Command(title=f"Use the {name} engine without razordeploy", text=usage, language="python"))
+    for name, line in _builds(report).items():
+        found.append(Command(title=f"Build the {name} engine on a machine that has it", text=line))
     if command := report.get("command"):
         found.append(Command(title="Do this run again", text=command))
     found += measuring_commands(report, directory)
@@ -62,7 +70,12 @@ def page_commands(report: Report, directory: Path) -> list[Command]:
 
 
 def _made(report: Report) -> list[str]:
-    return [name for name, entry in report["backends"].items() if "error" not in entry]
+    return [name for name, entry in report["backends"].items() if not {"error", "missing"} & set(entry)]
+
+
+def _builds(report: Report) -> dict[str, str]:
+    """Backend to the command that builds its engine elsewhere."""
+    return {name: entry["build"] for name, entry in report["backends"].items() if "build" in entry}
 
 
 def _batch(report: Report) -> int:

@@ -14,9 +14,10 @@ from razordeploy.report import wording
 from razordeploy.report.commands import next_commands
 from razordeploy.report.picture import float_reasons
 from razordeploy.report.schema import BackendReport, Report, passed
+from razordeploy.report.wording import stated_problems
 from razordeploy.report.write import HTML_NAME
 
-_STYLES = {"passed": "green", "FAILED": "bold red", "ERROR": "bold red"}
+_STYLES = {"passed": "green", "FAILED": "bold red", "ERROR": "bold red", "no engine": "bold red"}
 
 
 def print_report(report: Report, directory: Path, *, seconds: float, console: Console | None = None) -> None:
@@ -24,7 +25,7 @@ def print_report(report: Report, directory: Path, *, seconds: float, console: Co
     console = console or Console()
     console.print(_fitted(report_table(report, console.encoding), console))
     for name, entry in report["backends"].items():
-        for problem in [*([entry["error"]] if "error" in entry else []), *entry.get("failures", [])]:
+        for problem in stated_problems(entry):
             _line(console, f"{name}: {problem}", "red")
         for reason in float_reasons(entry):
             if reason.planned:

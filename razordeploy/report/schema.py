@@ -171,6 +171,15 @@ class Evaluation(TypedDict, total=False):
     source: str
 
 
+class Finding(TypedDict):
+    """A node of the exported graph that breaks one of the backend's rules; ``severity``: error, or note (slower)."""
+
+    node: str
+    rule: str
+    message: str
+    severity: str
+
+
 class _Verdict(TypedDict):
     passed: bool
 
@@ -191,8 +200,14 @@ class BackendReport(_Verdict, total=False):
     """What was checked; ``max_drop`` bounds ``gap.float_to_engine`` in points."""
     failures: list[str]
     """The checks that did not hold, one sentence each."""
+    findings: list[Finding]
+    """What the backend's structural rules say of the exported graph."""
     error: str
     exit_code: int
+    missing: str
+    """What building the engine lacks here: the graph is written and simulated, and there is no engine."""
+    build: str
+    """The command that builds the engine on a machine that can."""
     layers: list[Layer]
     graph: list[GraphNode]
     ops: list[Op]

@@ -54,6 +54,8 @@ def _fault(entry: BackendReport, metric: str) -> tuple[str, str]:
     """What one backend, and what several, did wrong."""
     if "error" in entry:
         return "made no engine", "made no engines"
+    if "missing" in entry and not entry.get("failures"):
+        return "wrote the graph, and no engine was built", "wrote graphs, and no engines were built"
     if over_limit(entry):
         rest = f"{wording.fixed(_gap(entry))} points of {metric}, over the limit of {_limit(entry):g}"
         return f"loses {rest}", f"lose {rest}"

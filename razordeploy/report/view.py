@@ -74,6 +74,8 @@ def problems(entry: BackendReport) -> list[str]:
     """What went wrong with a backend beside the loss of accuracy, which the sentence above tells."""
     if "error" in entry:
         return [entry["error"]]
+    if "missing" in entry:
+        return wording.stated_problems(entry)
     failures = entry.get("failures", [])
     return [] if over_limit(entry) and len(failures) == 1 else failures
 

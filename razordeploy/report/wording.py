@@ -106,10 +106,18 @@ def hardware(flags: Sequence[str]) -> str:
 
 
 def verdict(entry: BackendReport) -> str:
-    """Return ``error``, ``passed`` or ``FAILED``: told apart without colour."""
+    """Return ``ERROR``, ``passed``, ``FAILED`` or ``no engine``: told apart without colour."""
     if "error" in entry:
         return "ERROR"
+    if "missing" in entry and not entry.get("failures"):
+        return "no engine"
     return "passed" if entry["passed"] else "FAILED"
+
+
+def stated_problems(entry: BackendReport) -> list[str]:
+    """What the entry itself says went wrong or is missing."""
+    missing = [f"no engine was built: {entry['missing']}"] if "missing" in entry else []
+    return [*([entry["error"]] if "error" in entry else []), *missing, *entry.get("failures", [])]
 
 
 def gap_text(report: Report) -> str:

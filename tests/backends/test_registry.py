@@ -58,7 +58,7 @@ def test_unknown_name():
     with pytest.raises(UsageError) as caught:
         find_backend("openvin")
     assert str(caught.value) == "unknown backend 'openvin'; did you mean 'openvino'?"
-    with pytest.raises(UsageError, match="known: academic, onnxruntime, openvino, torch_native"):
+    with pytest.raises(UsageError, match="known: academic, onnxruntime, openvino, tensorrt, torch_native"):
         check_names(["openvino", "tpu"])
 
 
