@@ -17,6 +17,7 @@ from razordeploy.config.backend_spec import BackendSpec, load_backend_spec
 from razordeploy.config.paths import backend_configs_dir
 from razordeploy.environment import cpu_flags, cpu_name, threads
 from razordeploy.errors import RazorDeployError
+from razordeploy.lazy import available
 
 _PACKAGES = (
     *("torch", "torchao", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino", "mmengine", "mmcls"),
@@ -36,6 +37,13 @@ def print_backends() -> None:
         table.add_column(header, overflow="fold")
     for spec in _specs():
         missing = missing_modules(spec)
+        lacking = [] if missing else [module for module in spec.engine_requires if not available(module)]
+        if lacking:
+            hint = f"pip install 'razordeploy\\[{spec.extra}]'"
+            table.add_row(
+                spec.name, "graph", f"writes the graph, builds no engine: {hint}   (lacks {', '.join(lacking)})"
+            )
+            continue
         text = f"pip install 'razordeploy\\[{spec.extra}]'   (lacks {', '.join(missing)})" if missing else spec.summary
         table.add_row(spec.name, "no" if missing else "yes", text)
     for name, problem in _outside().items():
@@ -68,7 +76,11 @@ def examine() -> dict[str, Any]:
     packages = {name: version for name in _PACKAGES if (version := _version(name))}
     flags = cpu_flags()
     backends: dict[str, dict[str, Any]] = {
-        spec.name: {"installed": not missing_modules(spec), "missing": missing_modules(spec)} for spec in _specs()
+        spec.name: {
+            "installed": not missing_modules(spec),
+            "missing": [*missing_modules(spec), *(m for m in spec.engine_requires if not available(m))],
+        }
+        for spec in _specs()
     }
     for name, problem in _outside().items():
         backends[name] = {"installed": problem is None, "missing": [] if problem is None else [problem]}
