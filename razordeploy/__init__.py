@@ -15,6 +15,7 @@ _NAMES = {
     "export_fix_subnet": "razordeploy.subnet.fix",
     "load_engine": "razordeploy.backends.loaded",
     "load_fix_subnet": "razordeploy.subnet.fix",
+    "load_model": "razordeploy.sliced",
     "prune": "razordeploy.subnet.slice",
     "ptq": "razordeploy.api",
 }
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from razordeploy.artifact import Artifact as Artifact
     from razordeploy.backends.loaded import Engine as Engine
     from razordeploy.backends.loaded import load_engine as load_engine
+    from razordeploy.sliced import load_model as load_model
     from razordeploy.subnet.channel_graph import channel_units as channel_units
     from razordeploy.subnet.fix import export_fix_subnet as export_fix_subnet
     from razordeploy.subnet.fix import load_fix_subnet as load_fix_subnet
@@ -37,6 +39,7 @@ __all__ = [
     "export_fix_subnet",
     "load_engine",
     "load_fix_subnet",
+    "load_model",
     "prune",
     "ptq",
 ]

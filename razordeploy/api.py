@@ -74,7 +74,8 @@ def ptq(
     """Quantize a float model after training and write one engine per backend.
 
     Args:
-        model: any ``nn.Module`` in float, which is left as it was; or the path of a float ONNX file.
+        model: any ``nn.Module`` in float, which is left as it was; the path of a float ONNX file; or the folder of a
+            sliced model, as ``razordeploy export`` writes it.
         calibration: an iterable of input tensors, tuples, dicts by argument name or ``(inputs, label)`` pairs, a
             mmengine or torch dataloader, or one tensor ``(N, ...)``. A generator is read once.
         example_inputs: a tuple of inputs (or one tensor) for the capture; an ONNX file that only leaves the batch
@@ -145,8 +146,14 @@ def _opened(
     from razordeploy.capture.onnx_import.file import is_onnx
     from razordeploy.capture.onnx_import.load import import_onnx
 
+    if Path(model).is_dir():
+        from razordeploy.sliced import example_inputs_of, load_model
+
+        return load_model(model), inputs or example_inputs_of(model), deploy
     if not is_onnx(model):
-        raise UsageError(f"expected a torch.nn.Module or the path of an .onnx file, got '{model}'")
+        raise UsageError(
+            f"expected a torch.nn.Module, the path of an .onnx file or the folder of a sliced model, got '{model}'"
+        )
     module, inputs = import_onnx(model, inputs=inputs, shapes=deploy.input_shapes)
     input_names = deploy.input_names or module.input_names
     output_names = deploy.output_names or module.output_names

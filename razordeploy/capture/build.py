@@ -32,6 +32,8 @@ class BuiltModel:
     input_names: tuple[str, ...] | None = None
     """Names that the model itself has for its inputs; None: it has none."""
     output_names: tuple[str, ...] | None = None
+    subnet: dict[str, Any] | None = None
+    """What a subnet file says of it; None: it is the whole model."""
     classifies: bool = True
     """False: its outputs are known not to be one row of logits a sample."""
 
@@ -53,6 +55,8 @@ def build_model(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: 
         CheckpointError: its weights cannot be read or do not match.
         MissingDependency: the package it comes from is not installed.
     """
+    if recipe.prune is not None or recipe.subnet is not None:
+        raise ValueError("the recipe deploys a part of its model: call razordeploy.assemble.assemble()")
     if "onnx" in recipe.model:
         return _import(recipe, checkpoint)
     recipe = deployed(recipe)
@@ -65,7 +69,7 @@ def build_model(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: 
     if file is not None:
         load_into(
             module,
-            _locate(file, recipe),
+            locate(file, recipe),
             key_mapping=recipe.key_mapping,
             strict=recipe.strict,
             trust=trust or recipe.trust_checkpoint,
@@ -86,7 +90,7 @@ def _import(recipe: Recipe, checkpoint: str | Path | None) -> BuiltModel:
     given = checkpoint if checkpoint is not None else recipe.checkpoint
     if given is not None:
         raise CheckpointError(f"'{recipe.model_name}' holds its own weights, got the checkpoint '{given}' too")
-    file = _locate(recipe.model["onnx"], recipe)
+    file = locate(recipe.model["onnx"], recipe)
     module, examples = import_onnx(file, shapes=recipe.deploy.input_shapes)
     return BuiltModel(
         module=module,
@@ -134,6 +138,7 @@ def _call_factory(recipe: Recipe) -> nn.Module:
     return module
 
 
-def _locate(checkpoint: str | Path, recipe: Recipe) -> str | Path:
+def locate(checkpoint: str | Path, recipe: Recipe) -> str | Path:
+    """A file that a recipe names: from the working directory, or else from the recipe's folder."""
     beside = recipe.path.parent / checkpoint
     return beside if not Path(checkpoint).expanduser().exists() and beside.exists() else checkpoint

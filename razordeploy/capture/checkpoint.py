@@ -74,7 +74,7 @@ def load_into(
         CheckpointError: as for ``load_state_dict``, or the weights do not match the model.
     """
     found = load_state_dict(path, trust=trust)
-    state = _rename(found, key_mapping or {}, path)
+    state = renamed(found, key_mapping or {}, path)
     own = model.state_dict()
     result = _load(model, state, path)
     differs = result.missing or result.unexpected or result.mismatched
@@ -128,16 +128,21 @@ def _tensors(found: Mapping[object, object], path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _rename(state: dict[str, Tensor], key_mapping: Mapping[str, str], path: str | Path) -> dict[str, Tensor]:
+def renamed(state: dict[str, Tensor], key_mapping: Mapping[str, str], path: str | Path) -> dict[str, Tensor]:
+    """``state`` with ``key_mapping`` (regular expression -> replacement) applied in order to every key.
+
+    Raises:
+        CheckpointError: two keys become one, or an expression does not work.
+    """
     if not key_mapping:
         return state
-    renamed: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
     for key, value in state.items():
         new = _rename_key(key, key_mapping)
-        if new in renamed:
+        if new in found:
             raise CheckpointError(f"key_mapping makes two keys of '{path}' into '{new}'", hint=f"one is '{key}'")
-        renamed[new] = value
-    return renamed
+        found[new] = value
+    return found
 
 
 def _rename_key(key: str, key_mapping: Mapping[str, str]) -> str:

@@ -21,7 +21,11 @@ app = typer.Typer(
 )
 
 Recipe = Annotated[
-    str, typer.Argument(help="A recipe file, a shipped one such as ptq/digits_resnet8.py, or a float ONNX file.")
+    str,
+    typer.Argument(
+        help="A recipe file, a shipped one such as ptq/digits_resnet8.py, a float ONNX file, or a model's folder that "
+        "'razordeploy export' wrote."
+    ),
 ]
 Sets = Annotated[
     list[str] | None,

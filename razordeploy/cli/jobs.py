@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from razordeploy.artifact import TensorSpec
-from razordeploy.capture.build import BuiltModel, build_model
+from razordeploy.assemble import assemble
+from razordeploy.capture.build import BuiltModel
 from razordeploy.config.recipe import Recipe
 from razordeploy.config.sections import DeployConfig
 from razordeploy.data.base import Source
@@ -35,8 +36,12 @@ class RecipeJob:
 
     @classmethod
     def open(cls, recipe: Recipe, checkpoint: str | Path | None = None, *, trust: bool = False) -> RecipeJob:
-        """Build the recipe's model with its weights."""
-        return cls(recipe=recipe, built=build_model(recipe, checkpoint, trust=trust))
+        """Build the model that the recipe deploys, with its weights."""
+
+        def inputs(built: BuiltModel) -> tuple[torch.Tensor, ...]:
+            return cls(recipe=recipe, built=built).example_inputs()
+
+        return cls(recipe=recipe, built=assemble(recipe, checkpoint, trust=trust, inputs=inputs))
 
     @classmethod
     def for_engine(cls, recipe: Recipe, inputs: tuple[torch.Tensor, ...], outputs: Sequence[TensorSpec]) -> RecipeJob:

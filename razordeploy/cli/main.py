@@ -15,11 +15,20 @@ import typer
 
 from razordeploy.cli.app import WORDS, app
 from razordeploy.cli.signals import Signalled, raise_on_signals
-from razordeploy.cli.verbs import deploy, inspect, measure, train
+from razordeploy.cli.verbs import deploy, inspect, measure, subnet, train
 from razordeploy.errors import InternalError, RazorDeployError, StorageError, nearest
 
 # Each module adds its verbs to the application when it is imported.
-VERBS = (deploy, train, measure, inspect)
+VERBS = (deploy, train, subnet, measure, inspect)
+
+
+def _spread(argv: Sequence[str]) -> list[str]:
+    """Let ``--channel-cfgs a b`` mean ``--channel-cfgs a --channel-cfgs b``, and ``--set a=1 b=2`` the like."""
+    spread: list[str] = []
+    for word in _spread_sets(argv):
+        listed = spread[-2:-1] == ["--channel-cfgs"] and not word.startswith("-")
+        spread += ["--channel-cfgs", word] if listed else [word]
+    return spread
 
 
 def _spread_sets(argv: Sequence[str]) -> list[str]:
@@ -42,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         with raise_on_signals():
             WORDS[:] = sys.argv[1:] if argv is None else argv
-            sys.exit(_run(_spread_sets(WORDS)))
+            sys.exit(_run(_spread(WORDS)))
     except RazorDeployError as error:
         _fail(str(error), error.exit_code, error)
     except _ClickException as error:

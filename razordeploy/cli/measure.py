@@ -29,8 +29,12 @@ from razordeploy.quantization.simulate import simulate
 from razordeploy.quantization.stored import read_plan
 from razordeploy.report.schema import gaps
 from razordeploy.report.wording import fixed
-from razordeploy.train.evaluate import evaluate
+from razordeploy.sliced import as_recipe
+from razordeploy.train.evaluate import evaluate, module_predict
 from razordeploy.validation import any_batch
+
+_MODELS = ("float", "sliced", "subnet", "supernet")
+"""Kinds of artifacts that hold a model instead of an engine."""
 
 
 def _artifacts(path: Path) -> list[Artifact]:
@@ -58,6 +62,9 @@ def evaluate_paths(paths: Sequence[Path], *, recipe: str | None, overrides: Mapp
             _evaluate_alone(table, file, "engine" if file.is_quantized else "float", recipe or str(path), overrides)
             continue
         for artifact in _artifacts(path):
+            if artifact.kind in _MODELS:
+                _evaluate_model(table, artifact, recipe, overrides)
+                continue
             if "engine" not in artifact.files:
                 lacking = no_engine(artifact)
                 if len(engine_folders(path)) == 1:
@@ -75,6 +82,16 @@ def evaluate_paths(paths: Sequence[Path], *, recipe: str | None, overrides: Mapp
                 held &= _evaluate_three(table, artifact, str(source), options, threads, known)
     Console().print(table)
     return max(int(not held), unbuilt)
+
+
+def _evaluate_model(table: Table, artifact: Artifact, recipe: str | None, overrides: Mapping[str, str]) -> None:
+    """Add the row of a float model, as ``razordeploy export`` wrote it."""
+    path, options = as_recipe(artifact.path)
+    job = RecipeJob.open(load_recipe(path, {**options, **overrides}))
+    data = job if recipe is None else RecipeJob.open(load_recipe(recipe))
+    found = evaluate(module_predict(job.built.module), data.evaluation(), data.metric())
+    metric = next(k for k in found if k != "samples")
+    table.add_row(str(artifact.path), fixed(found[metric]), "-", "-", "-", f"{found['samples']:.0f}", "-")
 
 
 def _evaluate_alone(

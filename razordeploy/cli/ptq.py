@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from razordeploy.cli.deploying import checked_backends, deploy
+from razordeploy.cli.given import resolve
 from razordeploy.cli.jobs import RecipeJob, with_images
 from razordeploy.config.recipe import load_recipe
 from razordeploy.job import Progress, PTQJob, PTQResult
@@ -30,6 +31,7 @@ def run(
     ``command`` is what the user typed: it is in the report, and what an interrupted run is resumed with. ``data`` is
     a folder of images, in place of the recipe's.
     """
+    recipe_path, overrides = resolve(recipe_path, overrides)
     recipe = load_recipe(recipe_path, overrides)
     if data is not None:
         overrides = with_images(recipe, overrides, data)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from razordeploy.capture.build import build_model
+from razordeploy.cli.given import resolve
+from razordeploy.cli.jobs import RecipeJob
 from razordeploy.config.recipe import Recipe, load_recipe
 from razordeploy.data.sources import build_source
 from razordeploy.errors import RecipeError
@@ -25,6 +26,8 @@ def run(
     launcher: str,
 ) -> None:
     """Train the recipe's model from scratch and write its weights where the recipe looks for its checkpoint."""
+    given = recipe_path
+    recipe_path, overrides = resolve(recipe_path, overrides)
     recipe = load_recipe(recipe_path, {**overrides, "checkpoint": "None"})
     wanted = load_recipe(recipe_path, overrides).checkpoint
     if "onnx" in recipe.model:
@@ -36,7 +39,7 @@ def run(
         checkpoint = _train(recipe, folder, resume=resume, amp=amp, launcher=launcher)
     console = Console()
     console.print(f"wrote {checkpoint}", markup=False, soft_wrap=True)
-    follow = ["razordeploy", "ptq", recipe_path]
+    follow = ["razordeploy", "ptq", given]
     if wanted is None or Path(wanted) != checkpoint:
         follow += ["--checkpoint", str(checkpoint)]
     console.print(f"next: {shlex.join(follow)}", markup=False, soft_wrap=True)
@@ -49,7 +52,7 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, amp: bool, launcher: s
             hint="train=dict(epochs=10), data=dict(type='image_folder', root=...)",
         )
     return train_float(
-        build_model(recipe).module,
+        RecipeJob.open(recipe).built.module,
         build_source(recipe.data, "train"),
         work_dir=folder,
         seed=recipe.seed,

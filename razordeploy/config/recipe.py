@@ -17,6 +17,7 @@ from razordeploy.config.paths import resolve_recipe
 from razordeploy.config.qconfig import QuantizeConfig
 from razordeploy.config.sections import CalibrationConfig, DeployConfig
 from razordeploy.config.strict import Section, check_regex
+from razordeploy.config.structure import PruneConfig, SubnetConfig
 from razordeploy.errors import RecipeError
 
 ONNX_SUFFIX = ".onnx"
@@ -24,7 +25,7 @@ _LOADERS = ("calibrate_dataloader", "val_dataloader", "test_dataloader", "train_
 _DICTS = (*_LOADERS, "data", "train")
 _OWN_KEYS = (
     *("model", "checkpoint", "key_mapping", "strict", "trust_checkpoint", "quantize", "deploy", "calibration"),
-    *("data_root", "seed", "work_dir", "executor", *_DICTS),
+    *("data_root", "seed", "work_dir", "executor", "prune", "subnet", *_DICTS),
 )
 _MM_KEYS = (
     *("data_preprocessor", "dataset_type", "default_scope", "default_hooks", "custom_hooks", "custom_imports"),
@@ -58,6 +59,10 @@ class Recipe:
     quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
     deploy: DeployConfig = field(default_factory=DeployConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    prune: PruneConfig | None = None
+    """What of the model is deployed, by a rule; None: all of it."""
+    subnet: SubnetConfig | None = None
+    """What of the model is deployed, by a file; None: all of it."""
     data: dict[str, Any] | None = None
     calibrate_dataloader: dict[str, Any] | None = None
     val_dataloader: dict[str, Any] | None = None
@@ -113,6 +118,9 @@ def _recipe(file: Path, config: dict[str, Any], text: str) -> Recipe:
     name = str(file)
     top = Section(values=config, file=name, where="recipe")
     strict, trust = top.boolean("strict"), top.boolean("trust_checkpoint")
+    prune, subnet = config.get("prune"), config.get("subnet")
+    if prune is not None and subnet is not None:
+        raise RecipeError(f"{name}: 'prune' and 'subnet' both say what is deployed", hint="keep one")
     return Recipe(
         name=file.stem,
         path=file,
@@ -127,6 +135,8 @@ def _recipe(file: Path, config: dict[str, Any], text: str) -> Recipe:
         deploy=DeployConfig.parse(_or_empty(config, "deploy"), name),
         calibration=CalibrationConfig.parse(_or_empty(config, "calibration"), name),
         executor=ExecutorConfig.parse(_or_empty(config, "executor"), name),
+        prune=None if prune is None else PruneConfig.parse(prune, name),
+        subnet=None if subnet is None else SubnetConfig.parse(subnet, name),
         seed=top.integer("seed", low=0, high=2**32 - 1) or 0,
         work_dir=top.string("work_dir"),
         **{key: _raw(config, key, name) for key in _DICTS},

@@ -40,9 +40,18 @@ def write_mapping(path: str | Path, content: Mapping[str, Any]) -> None:
         StorageError: the file cannot be written.
     """
     file = Path(path)
-    plain = jsonable(content)
-    text = yaml.safe_dump(plain, sort_keys=False) if file.suffix in (".yaml", ".yml") else json_text(plain)
+    text = yaml_text(content) if file.suffix in (".yaml", ".yml") else json_text(jsonable(content))
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StorageError(f"{file} cannot be written: {error.strerror}") from error
+
+
+def yaml_text(content: Mapping[str, Any]) -> str:
+    """A mapping as YAML, in its own order.
+
+    Raises:
+        UsageError: a value that a file has no word for.
+    """
+    text: str = yaml.safe_dump(jsonable(content), sort_keys=False)
+    return text

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from razordeploy.errors import ModelError, nearest
+from razordeploy.subnet.channel_graph import ChannelGraph, channel_graph
 from razordeploy.subnet.files import read_mapping
 from razordeploy.subnet.fix_mutables import dump_mutables, fix_mutables, is_of_mutables
 from razordeploy.subnet.mutators.channel import ChannelMutator
 from razordeploy.subnet.mutators.parse import CONFIG
 from razordeploy.subnet.mutators.parse import example_inputs as demo_inputs
 from razordeploy.subnet.mutators.table import MUTATORS
+from razordeploy.subnet.older_files import is_of_layers, modernised, widths_of_layers
+from razordeploy.subnet.slice import slice_model
 from razordeploy.subnet.static import become, make_static, static_copy
 
 MODES = ("mutable", "mutator")
+DEFAULT_SHAPE = (1, 3, 224, 224)
+"""Shape of the input that a model is traced with where nobody gives one, as of mmrazor."""
 
 
 def export_fix_subnet(
@@ -86,8 +92,8 @@ def load_fix_subnet(
 
     Args:
         model: the supernet or, for pruning, the unpruned model.
-        subnet: a JSON or YAML file or its content: of mutables by path or alias, a channel mutator's template, or a
-            number or ratio by unit.
+        subnet: a JSON or YAML file or its content: of mutables by path or alias, a channel mutator's template, a
+            number or ratio by unit (the channels of the largest filters stay), or one of mmrazor 0.x.
         load_subnet_mode: ``mutable`` or ``mutator``; None tells by the content.
         prefix: what the model's paths begin with and the file's do not.
         extra_prefix: what the file's paths begin with and the model's do not.
@@ -101,7 +107,7 @@ def load_fix_subnet(
     """
     if prefix and extra_prefix:
         raise ModelError(f"prefix '{prefix}' and extra_prefix '{extra_prefix}' exclude each other")
-    content = dict(subnet) if isinstance(subnet, Mapping) else read_mapping(subnet)
+    content = modernised(dict(subnet) if isinstance(subnet, Mapping) else read_mapping(subnet))
     if not content:
         raise ModelError("the subnet is empty")
     mode = load_subnet_mode or ("mutable" if is_of_mutables(content) else "mutator")
@@ -110,12 +116,48 @@ def load_fix_subnet(
     if mode == "mutable":
         fix_mutables(model, content, prefix, extra_prefix)
         return make_static(model)
+    if is_of_layers(content) or is_of_widths(content):
+        return _narrowed(model, content, example_inputs)
     mutator = _mutator_of(content, example_inputs)
     mutator.prepare_from_supernet(model)
     mutator.fix_channel_mutables()
     if mutator.forward_mode == "slice":
         return make_static(model)
     become(model, static_copy(model, mutator, _inputs(mutator, model, example_inputs)))
+    return model
+
+
+def is_of_widths(content: Mapping[str, Any]) -> bool:
+    """Tell whether a subnet is a number or ratio by unit."""
+    return all(isinstance(width, int | float) and not isinstance(width, bool) for width in content.values())
+
+
+def check_units(graph: ChannelGraph, names: Iterable[str], model: str) -> None:
+    """Refuse widths of units that the model has not.
+
+    Raises:
+        ModelError: with the nearest name that it has.
+    """
+    for name in names:
+        if name not in graph.units:
+            raise ModelError(
+                f"the subnet has a unit '{name}', which {model} has not: it is of another model, of another width, "
+                "or the model has changed since",
+                hint=nearest(str(name), graph.prunable),
+            )
+
+
+def _narrowed(model: nn.Module, content: Mapping[str, Any], example_inputs: Any) -> nn.Module:
+    inputs: Any = torch.rand(DEFAULT_SHAPE) if example_inputs is None else example_inputs
+    graph = channel_graph(model, inputs)
+    name = type(model).__name__
+    choice: Mapping[str, Any] = content
+    if is_of_layers(content):
+        choice = widths_of_layers(graph, content, name)
+    else:
+        check_units(graph, content, name)
+    if choice:
+        become(model, slice_model(model, graph, choice, example_inputs=inputs).module)
     return model
 
 

@@ -82,6 +82,17 @@ class ChannelMutator(BaseMutator):
             self.units.to(where.device)
         self._group()
 
+    def inspect(self, model: nn.Module) -> None:
+        """Find the units of ``model``, which stays as it is, for a template of them.
+
+        Raises:
+            ModelError: as of ``prepare_from_supernet``.
+        """
+        if len(self.units):
+            raise ModelError(f"{type(self).__name__} has a model already", hint="make a mutator for each model")
+        self.units.extend(self._find_units(model, example_inputs(self.parse, model)))
+        self._group()
+
     def _find_units(self, supernet: nn.Module, inputs: tuple[Tensor, ...] | None) -> list[MutableChannelUnit]:
         if self.parse.way == PREDEFINED:
             return predefined_units(supernet, self.unit_config)
