@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from razordeploy.cli.algorithm import channel_mutator, open_algorithm
+from razordeploy.cli.algorithm import channel_mutator, has_choices, open_algorithm
 from razordeploy.cli.given import resolve
 from razordeploy.cli.jobs import RecipeJob
 from razordeploy.config.recipe import load_recipe
@@ -48,8 +48,7 @@ def find_units(recipe_path: str, overrides: Mapping[str, str]) -> ChannelMutator
     """The mutator of the recipe's algorithm, or one that has traced its plain model; random weights do."""
     path, options = resolve(recipe_path, overrides)
     recipe = dataclasses.replace(load_recipe(path, options), checkpoint=None, prune=None, subnet=None)
-    algorithm = open_algorithm(recipe)
-    if algorithm is not None:
-        return channel_mutator(algorithm, recipe)
+    if has_choices(recipe):
+        return channel_mutator(open_algorithm(recipe), recipe)
     job = RecipeJob.open(recipe)
     return units_of(job.built.module, job.example_inputs())

@@ -15,9 +15,10 @@ from razordeploy.artifact import Artifact
 from razordeploy.assemble import assemble
 from razordeploy.capture.build import build_model, locate
 from razordeploy.capture.config_model import deployed
-from razordeploy.cli.algorithm import as_deployed, fix_algorithm, open_algorithm
+from razordeploy.cli.algorithm import as_deployed, decided, fix_algorithm, has_choices, open_algorithm
 from razordeploy.cli.given import resolve
 from razordeploy.cli.jobs import RecipeJob
+from razordeploy.compress.nas.recalibrate import recalibrate
 from razordeploy.config.recipe import Recipe, load_recipe
 from razordeploy.config.sections import DeployConfig
 from razordeploy.config.structure import SubnetConfig
@@ -25,6 +26,8 @@ from razordeploy.errors import UsageError
 from razordeploy.sliced import CHECKPOINT, SubnetJob, state_digest, write_subnet
 from razordeploy.subnet.channels import with_channels
 from razordeploy.subnet.files import read_mapping
+from razordeploy.subnet.fix_mutables import is_of_mutables
+from razordeploy.subnet.mutators.channel import ChannelMutator
 from razordeploy.subnet.older_files import modernised
 
 
@@ -38,6 +41,7 @@ def run(
     out: Path,
     overrides: Mapping[str, str],
     trust: bool,
+    recalibrate_samples: int | None = None,
 ) -> None:
     """Write the subnet that the recipe, or ``subnet``, says to the folder ``out``."""
     made = export(
@@ -49,6 +53,7 @@ def run(
         out=out,
         overrides=overrides,
         trust=trust,
+        recalibrate_samples=recalibrate_samples,
     )
     console = Console()
     console.print(f"wrote {made.path}: {', '.join(made.files.values())}", markup=False, soft_wrap=True)
@@ -70,8 +75,12 @@ def export(
     out: Path,
     overrides: Mapping[str, str],
     trust: bool = False,
+    recalibrate_samples: int | None = None,
 ) -> Artifact:
     """As ``run``, without a word.
+
+    ``recalibrate_samples`` of the recipe's calibration data set the statistics of batch norms; None: as many as the
+    recipe calibrates on where the subnet is one of a search space, none elsewhere.
 
     Raises:
         UsageError: nothing says which subnet.
@@ -81,8 +90,11 @@ def export(
     recipe = load_recipe(path, options)
     if subnet is not None:
         recipe = dataclasses.replace(recipe, prune=None, subnet=_from_file(recipe, subnet))
-    found = _of_algorithm(recipe, checkpoint, export_channel, trust) or _of_recipe(
-        recipe, checkpoint, export_channel, trust
+    weights: str | Path | None = checkpoint
+    if recipe.prune is None and has_choices(recipe):
+        recipe, weights = decided(recipe, checkpoint)
+    found = _of_algorithm(recipe, weights, export_channel, trust, recalibrate_samples) or _of_recipe(
+        recipe, weights, export_channel, trust, recalibrate_samples
     )
 
     def reread(folder: Path) -> nn.Module:
@@ -95,7 +107,7 @@ def export(
         SubnetJob(
             subnet=found.subnet,
             module=found.module if slice_weight else None,
-            full=_whole(recipe),
+            full=found.full,
             example_inputs=found.inputs,
             deploy=found.deploy,
             parent=state_digest(found.module),
@@ -115,11 +127,15 @@ class _Found:
 
     subnet: Mapping[str, Any]
     module: nn.Module
+    full: nn.Module | None
+    """The whole model; None where it is a supernet, of which no one subnet is all."""
     inputs: tuple[Any, ...]
     deploy: DeployConfig
 
 
-def _of_recipe(recipe: Recipe, checkpoint: Path | None, export_channel: bool, trust: bool) -> _Found:
+def _of_recipe(
+    recipe: Recipe, checkpoint: str | Path | None, export_channel: bool, trust: bool, samples: int | None
+) -> _Found:
     """What the recipe's ``prune`` or ``subnet`` section says of its model."""
     if recipe.prune is None and recipe.subnet is None:
         raise UsageError(
@@ -129,14 +145,20 @@ def _of_recipe(recipe: Recipe, checkpoint: Path | None, export_channel: bool, tr
     job = RecipeJob.open(recipe, checkpoint, trust=trust)
     inputs = job.example_inputs()
     content: Mapping[str, Any] = job.built.subnet or {}
+    full = None if is_of_mutables(content) else _whole(recipe)
     if export_channel:
-        content = with_channels(_whole(recipe), content, inputs)
-    return _Found(subnet=content, module=job.built.module, inputs=inputs, deploy=job.deploy)
+        if full is None:
+            raise UsageError("a subnet of mutables has no channel units", hint="leave out --export-channel")
+        content = with_channels(full, content, inputs)
+    found = _Found(subnet=content, module=job.built.module, full=full, inputs=inputs, deploy=job.deploy)
+    return _recalibrated(found, job, samples or 0)
 
 
-def _of_algorithm(recipe: Recipe, checkpoint: Path | None, export_channel: bool, trust: bool) -> _Found | None:
+def _of_algorithm(
+    recipe: Recipe, checkpoint: str | Path | None, export_channel: bool, trust: bool, samples: int | None
+) -> _Found | None:
     """What the recipe's algorithm has chosen, or is told to by the subnet file; None where it chooses nothing."""
-    if recipe.prune is not None:
+    if recipe.prune is not None or not has_choices(recipe):
         return None
     algorithm = open_algorithm(recipe, checkpoint, trust=trust)
     if algorithm is None:
@@ -147,8 +169,24 @@ def _of_algorithm(recipe: Recipe, checkpoint: Path | None, export_channel: bool,
     plain = dataclasses.replace(recipe, prune=None, subnet=None, checkpoint=None)
     job = RecipeJob.open(plain)
     inputs = job.example_inputs()
+    supernet = not isinstance(algorithm.mutator, ChannelMutator)
     subnet, static = fix_algorithm(algorithm, content, export_channel=export_channel, example_inputs=inputs)
-    return _Found(subnet=subnet, module=as_deployed(static.eval()), inputs=inputs, deploy=job.deploy)
+    module = as_deployed(static.eval())
+    own = recipe.calibration.num_samples if supernet and job.has_calibration() else 0
+    return _recalibrated(
+        _Found(
+            subnet=subnet, module=module, full=None if supernet else _whole(recipe), inputs=inputs, deploy=job.deploy
+        ),
+        job,
+        own if samples is None else samples,
+    )
+
+
+def _recalibrated(found: _Found, job: RecipeJob, samples: int) -> _Found:
+    """Give the batch norms the statistics of this subnet: a supernet gathers them over all of its subnets at once."""
+    if samples:
+        recalibrate(found.module, job.calibration(), num_samples=samples)
+    return found
 
 
 def _from_file(recipe: Recipe, file: Path) -> SubnetConfig:

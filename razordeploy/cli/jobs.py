@@ -93,6 +93,11 @@ class RecipeJob:
             loader = {**loader, "batch_size": wanted.batch_size}
         return mm_batches(loader, self.built.preprocess, wanted.num_samples, recipe.seed, self.scope)
 
+    def has_calibration(self) -> bool:
+        """Tell whether the recipe names data to calibrate on."""
+        recipe = self.recipe
+        return any(x is not None for x in (recipe.data, recipe.calibrate_dataloader, recipe.train_dataloader))
+
     def has_evaluation(self) -> bool:
         """Tell whether the recipe names labelled data; images beside an ONNX file are labelled for a classifier."""
         if self.recipe.is_onnx_file and not self.built.classifies and self.recipe.deploy.metric == "top1":

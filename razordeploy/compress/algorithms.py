@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from razordeploy.config.recipe import Recipe
 from razordeploy.errors import RecipeError, nearest
@@ -28,6 +29,13 @@ TRAINERS: dict[str, str] = {
 """Name -> ``module:function(recipe, work_dir=, checkpoint=, resume=, amp=, launcher=)``, which trains and returns the
 path of the weights; ``checkpoint`` None takes the function's own name for the file."""
 
+BUILDERS: dict[str, str] = {
+    DISTILL: "razordeploy.compress.distill.train:build_algorithm",
+    NAS: "razordeploy.compress.nas.train:build_supernet",
+    PRUNING: "razordeploy.compress.pruning.train:build_algorithm",
+}
+"""What trains an algorithm -> ``module:function(recipe)``, which builds it without training."""
+
 
 def algorithm_name(recipe: Recipe) -> str:
     """The name of the recipe's model, without a scope."""
@@ -48,6 +56,20 @@ def trainer_of(recipe: Recipe) -> Callable[..., Path]:
     name = algorithm_name(recipe)
     if name not in TRAINERS:
         raise RecipeError(f"{recipe.path}: unknown algorithm '{recipe.model['type']}'", hint=nearest(name, TRAINERS))
-    module, _, function = TRAINERS[name].partition(":")
-    found: Callable[..., Path] = getattr(importlib.import_module(module), function)
+    return _found(TRAINERS[name])
+
+
+def built_algorithm(recipe: Recipe) -> Any:
+    """Build the recipe's algorithm without training it.
+
+    Raises:
+        RecipeError: there is no such algorithm, or something in it does not fit.
+    """
+    trainer_of(recipe)
+    return _found(BUILDERS[TRAINERS[algorithm_name(recipe)]])(recipe)
+
+
+def _found(reference: str) -> Callable[..., Any]:
+    module, _, function = reference.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
     return found

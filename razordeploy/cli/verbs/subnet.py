@@ -19,6 +19,9 @@ def export(
     export_channel: Annotated[bool, typer.Option(help="With the layers of each unit: loading needs no trace.")] = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights, instead of the recipe's.")] = None,
     sets: Sets = None,
+    recalibrate: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Samples for batch norms; default: only of supernets.")
+    ] = None,
     trust_checkpoint: Annotated[bool, typer.Option(help="Let the checkpoint run code while it loads.")] = False,
 ) -> None:
     """Fix a subnet and write it: subnet file, static checkpoint, ONNX."""
@@ -33,6 +36,7 @@ def export(
         out=out,
         overrides=pairs(sets),
         trust=trust_checkpoint,
+        recalibrate_samples=recalibrate,
     )
 
 
