@@ -79,6 +79,7 @@ def build_foreign(name: str, keywords: Mapping[str, Any], noun: str) -> Any:
     """
     scope, _, short = name.partition(".")
     with registry_scope(scope):
+        from mmengine.config import ConfigDict
         from mmengine.registry import MODELS
 
         registry = MODELS if scope == "mmengine" else MODELS.children.get(scope, MODELS)
@@ -87,6 +88,7 @@ def build_foreign(name: str, keywords: Mapping[str, Any], noun: str) -> Any:
             hint = close if close.startswith("did you mean") else f"{scope} has {len(registry.module_dict)} others"
             raise RecipeError(f"unknown {noun} '{name}'", hint=hint)
         try:
-            return registry.build({**keywords, "type": short})
+            # Detectors read nested configs by attribute.
+            return registry.build(ConfigDict({**keywords, "type": short}))
         except (TypeError, ValueError, KeyError, AssertionError) as error:
             raise RecipeError(f"{noun} '{name}': {type(error).__name__}: {error}") from error

@@ -1,0 +1,38 @@
+"""MGD: the student rebuilds the teacher's levels from masked ones (Yang et al. 2022).
+
+Published by mmrazor: 41.0 AP, alone 37.4.
+"""
+
+_base_ = ["../_base_/coco_2x.py"]
+
+_levels = range(0, 5)
+_neck = dict(type="ModuleOutputs", source="neck")
+
+
+def _level(index, from_student, **connector):
+    return dict(recorder="fpn", from_student=from_student, data_idx=index, **connector)
+
+
+model = dict(
+    type="FpnTeacherDistill",
+    architecture=dict(cfg_path="mmdet::retinanet/retinanet_r50_fpn_2x_coco.py"),
+    teacher=dict(cfg_path="mmdet::retinanet/retinanet_x101-64x4d_fpn_1x_coco.py"),
+    teacher_ckpt="checkpoints/retinanet_x101_64x4d_fpn_1x_coco_20200130-366f5af1.pth",
+    distiller=dict(
+        student_recorders=dict(fpn=_neck),
+        teacher_recorders=dict(fpn=_neck),
+        connectors={
+            f"sfeat{i}": dict(type="MGDConnector", student_channels=256, teacher_channels=256, lambda_mgd=0.65)
+            for i in _levels
+        },
+        distill_losses={f"loss_fpn{i}": dict(type="MGDLoss", alpha_mgd=0.00002) for i in _levels},
+        loss_forward_mappings={
+            f"loss_fpn{i}": dict(
+                preds_S=_level(i, True, connector=f"sfeat{i}"),
+                preds_T=_level(i, False),
+            )
+            for i in _levels
+        },
+    ),
+)
+optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2))
