@@ -20,7 +20,7 @@ def deployed(recipe: Recipe) -> Recipe:
     Raises:
         RecipeError: the architecture is the model of another config that cannot be read.
     """
-    inner = recipe.model.get("architecture")
+    inner = recipe.model.get("architecture", recipe.model.get("student"))
     if ":" in recipe.model["type"] or not isinstance(inner, Mapping):
         return recipe
     model = read_model_config(inner, recipe.path.parent, "architecture") if "cfg_path" in inner else dict(inner)

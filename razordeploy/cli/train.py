@@ -33,7 +33,7 @@ def run(
     if "onnx" in recipe.model:
         raise RecipeError(f"{recipe.path}: an ONNX file cannot be trained", hint="train the model that it was made of")
     folder = work_dir or (Path(wanted).parent if wanted else Path("work_dirs") / recipe.name)
-    if "architecture" in recipe.model and ":" not in recipe.model["type"]:
+    if {"architecture", "student"} & recipe.model.keys() and ":" not in recipe.model["type"]:
         checkpoint = _compress(recipe, folder, wanted, resume=resume, amp=amp, launcher=launcher)
     else:
         checkpoint = _train(recipe, folder, resume=resume, amp=amp, launcher=launcher)

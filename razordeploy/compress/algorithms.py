@@ -16,6 +16,7 @@ PRUNING = "razordeploy.compress.pruning.train:train_pruning"
 
 # Nothing is imported before a recipe asks for it.
 TRAINERS: dict[str, str] = {
+    "ABTeacherStudentDistillation": DISTILL,
     "Autoformer": NAS,
     "DAFLDataFreeDistillation": DISTILL,
     "DataFreeDistillation": DISTILL,
@@ -25,6 +26,7 @@ TRAINERS: dict[str, str] = {
     "SPOS": NAS,
     "SelfDistill": DISTILL,
     "SingleTeacherDistill": DISTILL,
+    "TeacherStudentDistillation": DISTILL,
 }
 """Name -> ``module:function(recipe, work_dir=, checkpoint=, resume=, amp=, launcher=)``, which trains and returns the
 path of the weights; ``checkpoint`` None takes the function's own name for the file."""

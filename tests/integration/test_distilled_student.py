@@ -11,7 +11,10 @@ from razordeploy.cli.main import main
 from razordeploy.models.digits import resnet8
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-RECIPE = "distill/digits/kd_resnet8.py"
+RECIPES = {
+    "distill/digits/kd_resnet8.py": "digits_kd_resnet8",
+    "distill/digits/fitnet_resnet8.py": "digits_fitnet_resnet8",
+}
 
 
 def run(*words: str) -> int:
@@ -20,14 +23,15 @@ def run(*words: str) -> int:
     return int(end.value.code or 0)
 
 
-def test_the_student_is_deployed_by_the_recipe_that_distilled_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_student_is_deployed_by_the_recipe_that_distilled_it(tmp_path, monkeypatch, recipe):
     monkeypatch.chdir(tmp_path)
     assert run("train", "ptq/digits_resnet8.py", "--set", "train.epochs=3") == 0
-    assert run("train", RECIPE, "--set", "train.epochs=3") == 0
-    state = torch.load("work_dirs/digits_kd_resnet8/student.pth", weights_only=True)
+    assert run("train", recipe, "--set", "train.epochs=3") == 0
+    state = torch.load(f"work_dirs/{RECIPES[recipe]}/student.pth", weights_only=True)
     resnet8(width=8).load_state_dict(state, strict=True)
     wanted = ["--set", "deploy.max_drop=3.0", "calibration.num_samples=64", "--benchmark-seconds", "0"]
-    assert run("ptq", RECIPE, "--backend", "openvino,onnxruntime", *wanted, "--work-dir", "int8") == 0
+    assert run("ptq", recipe, "--backend", "openvino,onnxruntime", *wanted, "--work-dir", "int8") == 0
     report = json.loads((tmp_path / "int8" / "report.json").read_text())
     for entry in report["backends"].values():
         assert entry["metrics"]["engine"]["top1"] > 60

@@ -11,8 +11,13 @@ from razordeploy.compress.distill.algorithms.single_teacher import (
     OverhaulFeatureDistillation,
     SingleTeacherDistill,
 )
+from razordeploy.compress.distill.algorithms.teacher_student import (
+    ABTeacherStudentDistillation,
+    TeacherStudentDistillation,
+)
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
+    "ABTeacherStudentDistillation": ABTeacherStudentDistillation,
     "DAFLDataFreeDistillation": DAFLDataFreeDistillation,
     "DataFreeDistillation": DataFreeDistillation,
     "FpnTeacherDistill": FpnTeacherDistill,
@@ -20,4 +25,5 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "OverhaulFeatureDistillation": OverhaulFeatureDistillation,
     "SelfDistill": SelfDistill,
     "SingleTeacherDistill": SingleTeacherDistill,
+    "TeacherStudentDistillation": TeacherStudentDistillation,
 }
