@@ -103,16 +103,17 @@ def ptq(
     name = Path(model).name if isinstance(model, (str, os.PathLike)) else type(model).__name__
     module, inputs, section = _opened(model, _inputs(example_inputs), section)
     arguments = _argument_names(module, len(inputs))
+    asked = QuantizeConfig.parse(dict(quantize or {}), "ptq")
     with WorkDir(out_dir) as work:
         job = PTQJob(
             model=module,
             example_inputs=inputs,
-            calibration=_Stream(calibration, arguments),
+            calibration=_Stream(calibration, arguments, keep_all=bool(asked.algorithms)),
             evaluation=None if evaluation is None else _Stream(evaluation, arguments, keep_all=True),
             metric=metric,
             backends=names,
             work_dir=work.path,
-            quantize=QuantizeConfig.parse(dict(quantize or {}), "ptq"),
+            quantize=asked,
             deploy=section,
             benchmark_seconds=benchmark_seconds,
             before_replacing=lambda: remove_report(work.path),

@@ -80,6 +80,7 @@ def validate(
     folder: Path,
     files: Mapping[str, str],
     float_metrics: dict[str, float],
+    reference: CapturedModel | None = None,
 ) -> dict[str, Any]:
     """Run, count and time the engine in ``folder``; returns its entry in the report.
 
@@ -89,12 +90,13 @@ def validate(
     Args:
         job: the data, the limits and what is to be measured.
         backend: loads the engine.
-        captured: the float graph that ``plan`` is for.
+        captured: the graph that ``plan`` is for, whose weights the engine has rounded.
         plan: what was to be quantized.
         params: scale and zero point of each group.
         folder: where the exporter wrote.
         files: role -> file name.
         float_metrics: of the float model.
+        reference: what the layers are compared with, where it is not ``captured``: the same graph in float.
     """
     simulated = simulate(captured, plan, params)
     built = "engine" in files
@@ -105,7 +107,7 @@ def validate(
     parity = Parity(step=_output_step(captured, plan, params))
     entry: dict[str, Any] = {}
     inputs = _few_samples(job, captured)
-    entry["layers"], outputs = compare_layers(captured, plan, simulated, inputs)
+    entry["layers"], outputs = compare_layers(reference or captured, plan, simulated, inputs)
     if job.evaluation is not None:
         tested = any_batch(captured, torch_runner(simulated))
         first, second = both_metrics(job, tested, any_batch(captured, engine), parity)

@@ -25,6 +25,7 @@ LAYERS = (
     ("backends", "compress"),
     ("job",),
     ("each_backend", "source", "validation"),
+    ("deployment", "preparation"),
     ("conversion", "pipeline", "sliced"),
     ("hpo", "integrations", "report"),
     ("api",),

@@ -82,12 +82,27 @@ class ExportJob:
     """All that an exporter needs; ``marked`` is made once and shared by the backends that read ONNX."""
 
     captured: CapturedModel
+    """The graph whose weights are quantized."""
     plan: QuantPlan
     params: Mapping[str, QParams]
     out_dir: Path
     marked: Any = None
-    """``onnx_passes.export.MarkedModel``; None for backends that do not read ONNX."""
+    """``onnx_passes.export.MarkedModel`` of ``captured``; None for backends that do not read ONNX."""
+    float_captured: CapturedModel | None = None
+    """The float model of the twin; None: ``captured``, which no algorithm and no training has changed."""
+    float_marked: Any = None
+    """The same of ``marked``."""
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def twin(self) -> CapturedModel:
+        """The float model that the engine is compared with."""
+        return self.captured if self.float_captured is None else self.float_captured
+
+    @property
+    def twin_marked(self) -> Any:
+        """The same as ``MarkedModel``."""
+        return self.marked if self.float_marked is None else self.float_marked
 
 
 @dataclass(frozen=True, kw_only=True)

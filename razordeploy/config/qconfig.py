@@ -16,6 +16,8 @@ _DTYPES = {"qint8": True, "quint8": False}
 _QSCHEME_KEYS = ("qdtype", "bit", "is_symmetry", "is_symmetric_range", "averaging_constant", "per_channel")
 _QCONFIG_KEYS = ("w_observer", "a_observer", "w_fake_quant", "a_fake_quant", "w_qscheme", "a_qscheme")
 
+_QUANTIZE_KEYS = ("global_qconfig", "overrides", "skip", "skip_ops", "algorithms")
+
 _Parts = TypeVar("_Parts", "SchemeOverride", "QConfig")
 
 
@@ -107,6 +109,8 @@ class QuantizeConfig:
     """Patterns of modules that stay float."""
     skip_ops: tuple[str, ...] = ()
     """Kinds of operation that stay float."""
+    algorithms: tuple[dict[str, Any], ...] = ()
+    """Run in order on each backend's draft after calibration: ``type`` (a name of the table) and options."""
 
     def for_op(self, module: str, op: str) -> QConfig:
         """What the recipe asks for operation kind ``op`` in the module at path ``module``."""
@@ -126,7 +130,7 @@ class QuantizeConfig:
     @classmethod
     def parse(cls, value: object, file: str) -> QuantizeConfig:
         """Read the ``quantize`` section of the recipe ``file``."""
-        section = Section.of(value, file, "quantize", ("global_qconfig", "overrides", "skip", "skip_ops"))
+        section = Section.of(value, file, "quantize", _QUANTIZE_KEYS)
         entries = section.values.get("overrides") or ()
         if not isinstance(entries, list | tuple):
             raise section.error("overrides", "a list of dict(module=..., op=..., qconfig=...)")
@@ -135,6 +139,7 @@ class QuantizeConfig:
             overrides=tuple(_override(entry, file, f"quantize.overrides[{i}]") for i, entry in enumerate(entries)),
             skip=section.patterns("skip"),
             skip_ops=section.strings("skip_ops") or (),
+            algorithms=_algorithms(section),
         )
 
 
@@ -149,6 +154,17 @@ def module_matches(pattern: str, path: str) -> bool:
     if pattern.startswith("re:"):
         return any(re.fullmatch(pattern[3:], candidate) for candidate in paths)
     return any(fnmatch.fnmatchcase(candidate, pattern) for candidate in paths)
+
+
+def _algorithms(section: Section) -> tuple[dict[str, Any], ...]:
+    entries = section.values.get("algorithms") or ()
+    if not isinstance(entries, list | tuple):
+        raise section.error("algorithms", "a list such as [dict(type='SmoothQuant', alpha=0.5), 'BiasCorrection']")
+    found = ({"type": entry} if isinstance(entry, str) else entry for entry in entries)
+    made = tuple(dict(e) if isinstance(e, Mapping) else {} for e in found)
+    if not all(isinstance(e.get("type"), str) and e["type"] for e in made):
+        raise section.error("algorithms", "a list of names, or of dict(type='NAME', ...)")
+    return made
 
 
 def _override(value: object, file: str, where: str) -> QConfigOverride:

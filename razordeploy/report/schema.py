@@ -98,6 +98,7 @@ class Seconds(TypedDict, total=False):
     capture: Number
     calibrate: Number
     place: Number
+    improve: Number
     export: Number
     validate: Number
 

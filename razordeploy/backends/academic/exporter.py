@@ -20,7 +20,7 @@ def export(job: ExportJob) -> dict[str, str]:
     """Write ``simulated.pt2``, ``float.pt2`` and ``plan.json``: every layer's bits, grid and size."""
     captured = job.captured
     _save(captured, simulate(captured, job.plan, job.params), job.out_dir / "simulated.pt2")
-    _save(captured, captured.graph_module, job.out_dir / "float.pt2")
+    _save(job.twin, job.twin.graph_module, job.out_dir / "float.pt2")
     (job.out_dir / "plan.json").write_text(json.dumps(describe(job), indent=1) + "\n")
     return {"engine": "simulated.pt2", "float": "float.pt2", "description": "plan.json"}
 

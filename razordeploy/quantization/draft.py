@@ -1,0 +1,150 @@
+"""One backend's model on its way to the engine: graph, plan and scales, which algorithms may change before export."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from razordeploy.capture.graph import CapturedModel, attribute
+from razordeploy.quantization.plan import QParams, QuantPlan
+
+_LINEAR = torch.ops.aten.linear.default
+
+Replan = Callable[[CapturedModel, Mapping[str, str]], QuantPlan]
+"""``(graph, node -> why it stays float) -> plan`` of one backend."""
+
+
+@dataclass(kw_only=True)
+class Draft:
+    """What one engine is made from; until an algorithm changes it, the float model, its plan and its scales."""
+
+    captured: CapturedModel
+    """The graph whose weights are quantized."""
+    plan: QuantPlan
+    params: dict[str, QParams]
+    replan: Replan
+    floats: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Constant's node -> its value in the float model that the draft is held against, where that differs: a weight
+    that was rounded, a bias that was corrected."""
+    kept_float: dict[str, str] = field(default_factory=dict)
+    """Operation's node -> why it stays float, beyond what recipe and backend say."""
+    inserted: list[tuple[str, str]] = field(default_factory=list)
+    """Constants that were added: (reading node, node of the constant)."""
+    own: bool = False
+    """True: the graph is this draft's own copy, and differs from the captured float model."""
+
+    def copied(self) -> Draft:
+        """A draft that can be changed without changing this one; tensors are shared until they are replaced."""
+        twin = replace(
+            self,
+            params=dict(self.params),
+            floats=dict(self.floats),
+            kept_float=dict(self.kept_float),
+            inserted=list(self.inserted),
+        )
+        twin.captured = _copied(self.captured)
+        twin.own = True
+        return twin
+
+    def node(self, name: str) -> fx.Node:
+        """The graph's node of that name."""
+        return next(n for n in self.captured.graph.nodes if n.name == name)
+
+    def constant(self, node: fx.Node) -> torch.Tensor:
+        """Value of a constant's node in the graph that is quantized."""
+        value: torch.Tensor = attribute(self.captured.graph_module, str(node.target)).detach()
+        return value
+
+    def float_constant(self, node: fx.Node) -> torch.Tensor:
+        """Value of a constant's node in the float model."""
+        return self.floats.get(node.name, self.constant(node))
+
+    def set_constant(self, node: fx.Node, value: torch.Tensor, *, equivalent: bool = False) -> None:
+        """Replace a constant; ``equivalent``: in the float model too, which computes the same with the other changes.
+
+        Only this node's reading changes: another node of the same attribute keeps the old value.
+        """
+        assert self.own, "a draft is changed after copied() only"
+        if equivalent:
+            self.floats.pop(node.name, None)
+        else:
+            self.floats.setdefault(node.name, self.constant(node))
+        name = f"_changed_{node.name}"
+        module = self.captured.graph_module
+        if hasattr(module, name):
+            delattr(module, name)
+        module.register_buffer(name, value.detach().clone().contiguous())
+        node.meta.setdefault("origin", str(node.target))
+        node.target = name
+        node.meta["val"] = getattr(module, name)
+
+    def bias_of(self, layer: fx.Node, position: int = 2) -> fx.Node:
+        """The node of a layer's bias; one of zeros, or a reader of its own, is added where there is none."""
+        bias = layer.args[position] if len(layer.args) > position else None
+        if isinstance(bias, fx.Node) and len(bias.users) == 1:
+            return bias
+        weight = layer.args[1]
+        assert isinstance(weight, fx.Node)
+        channels = int(layer.meta["val"].shape[-1 if layer.target is _LINEAR else 1])
+        module, name = self.captured.graph_module, f"_bias_{layer.name}"
+        value = self.constant(bias) if isinstance(bias, fx.Node) else torch.zeros(channels)
+        module.register_buffer(name, value.clone())
+        with self.captured.graph.inserting_before(layer):
+            node = self.captured.graph.get_attr(name)
+        node.meta = {"val": value, "origin": str(weight.meta.get("origin", weight.target))}
+        if "nn_module_stack" in layer.meta:
+            node.meta["nn_module_stack"] = layer.meta["nn_module_stack"]
+        if isinstance(bias, fx.Node):
+            self.floats[node.name] = self.float_constant(bias)
+        args = list(layer.args) + [None] * (position + 1 - len(layer.args))
+        args[position] = node
+        layer.args = tuple(args)
+        self.inserted.append((layer.name, node.name))
+        return node
+
+    def float_model(self) -> CapturedModel:
+        """The float model that the draft is held against, with every node of the draft's graph."""
+        if not self.floats:
+            return self.captured
+        twin = _copied(self.captured)
+        for node in twin.graph.nodes:
+            if node.name in self.floats:
+                name = f"_float_{node.name}"
+                twin.graph_module.register_buffer(name, self.floats[node.name].clone())
+                node.target = name
+        twin.graph_module.recompile()
+        return twin
+
+    def refresh(self) -> None:
+        """Let the graph's code follow its nodes."""
+        self.captured.graph.lint()
+        self.captured.graph_module.recompile()
+
+
+def _copied(captured: CapturedModel) -> CapturedModel:
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    graph.output(graph.graph_copy(captured.graph, copies))
+    names = {node.name: copy.deepcopy(node.meta.get("custom")) for node in captured.graph.nodes}
+    module = fx.GraphModule(captured.graph_module, graph)
+    for node, twin in copies.items():
+        if twin.name != node.name:
+            twin.name = node.name
+        if names[node.name] is not None:
+            twin.meta["custom"] = names[node.name]
+    return replace(captured, graph_module=module)
+
+
+def constants(draft: Draft) -> dict[str, Any]:
+    """Everything about ``draft`` that calibration data and time went into, as tensors: what a resumed run reads."""
+    changed = {
+        n.name: draft.constant(n)
+        for n in draft.captured.graph.nodes
+        if str(n.target).startswith(("_changed_", "_bias_"))
+    }
+    return {"constants": changed, "floats": dict(draft.floats), "inserted": list(draft.inserted)}
