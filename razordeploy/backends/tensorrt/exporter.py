@@ -25,7 +25,7 @@ def export(job: ExportJob) -> dict[str, str]:
     quantized = quantized_model(job.marked, job.plan, job.params, rewrite)
     files = {
         **_save(quantized, job.out_dir, "model", "onnx"),
-        **_save(float_model(job.marked), job.out_dir, "float", "onnx_float"),
+        **_save(float_model(job.twin_marked), job.out_dir, "float", "onnx_float"),
         **_findings(quantized, job.out_dir),
     }
     if absent() is None:
