@@ -41,7 +41,7 @@ OPTIONAL = {
         "registry.py",
         *("train/classifier.py", "train/config_runner.py", "train/hooks.py", "train/runner.py"),
         *("compress/algorithm/*.py", "compress/*/hooks.py", "compress/*/loops.py"),
-        *("compress/*/train.py",),
+        *("compress/*/train.py", "compress/nas/algorithms/*.py", "compress/nas/supernets/classifier.py"),
     ),
     "mmpretrain": (),
     "nncf": (),

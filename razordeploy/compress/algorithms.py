@@ -18,6 +18,9 @@ PRUNING = "razordeploy.compress.pruning.train:train_pruning"
 TRAINERS: dict[str, str] = {
     "ABTeacherStudentDistillation": DISTILL,
     "Autoformer": NAS,
+    "BigNAS": NAS,
+    "DSNAS": NAS,
+    "Darts": NAS,
     "DAFLDataFreeDistillation": DISTILL,
     "DataFreeDistillation": DISTILL,
     "FpnTeacherDistill": DISTILL,

@@ -7,6 +7,7 @@ from typing import Any
 
 from razordeploy import registry
 from razordeploy.compress.algorithm.step import MODEL_WRAPPERS
+from razordeploy.compress.nas.supernets.classifier import CLASSIFIERS
 from razordeploy.compress.nas.supernets.table import SUPERNETS
 from razordeploy.subnet.analyzer import TASK_UTILS
 from razordeploy.subnet.dynamic_ops.table import DYNAMIC_OPS
@@ -17,7 +18,7 @@ from razordeploy.subnet.units.table import UNITS
 
 # Registry -> tables of name -> class or function.
 COMPONENTS: dict[str, tuple[Mapping[str, Any], ...]] = {
-    "MODELS": (MUTABLES, DYNAMIC_OPS, UNITS, MUTATORS, FUNCTIONS, SUPERNETS),
+    "MODELS": (MUTABLES, DYNAMIC_OPS, UNITS, MUTATORS, FUNCTIONS, SUPERNETS, CLASSIFIERS),
     "MODEL_WRAPPERS": (MODEL_WRAPPERS,),
     "TASK_UTILS": (TASK_UTILS,),
 }

@@ -6,21 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
 
 from razordeploy.compress.algorithm.plain import as_plain
 from razordeploy.compress.algorithm.train import build_algorithm, train_algorithm
 from razordeploy.compress.distill.hooks import CheckFirstBatch
 from razordeploy.compress.nas.algorithms.base import SupernetAlgorithm
 from razordeploy.compress.nas.algorithms.table import ALGORITHMS
+from razordeploy.compress.nas.hooks import HOOKS
+from razordeploy.compress.nas.loops import LOOPS
 from razordeploy.config.recipe import Recipe
 from razordeploy.subnet.files import write_mapping
 from razordeploy.subnet.fix import export_fix_subnet
 
 CHECKPOINT = "supernet.pth"
 SUBNET = "fix_subnet.yaml"
-HOOKS: dict[str, type[Hook]] = {}
-LOOPS: dict[str, type] = {}
 
 
 def build_supernet(recipe: Recipe) -> SupernetAlgorithm:

@@ -81,8 +81,6 @@ class TransformerEncoderLayer(nn.Module):
         self.middle_channels = mlp_ratios * embed_dims  # type: ignore[operator]
         self.attn.register_mutable_attr("num_heads", num_heads)
         follow(self.attn, embed_dims, self.mutable_q_embed_dims)
-        follow(self.attn.rel_pos_embed_k, head_dims)
-        follow(self.attn.rel_pos_embed_v, head_dims)
         for norm in (self.ln1, self.ln2):
             follow(norm, outputs=embed_dims)
         follow(self.fc1, embed_dims, self.middle_channels)

@@ -20,6 +20,7 @@ from razordeploy.errors import RecipeError
 from razordeploy.subnet.dynamic_ops.base import DynamicMixin
 from razordeploy.subnet.mutables.base import BaseMutable
 from razordeploy.subnet.mutables.derived import DerivedMutable
+from razordeploy.subnet.selection import put, take
 from razordeploy.subnet.widths import make_divisible
 
 
@@ -128,7 +129,14 @@ class ShortcutLayer(DynamicMixin):
         """(N, C_in, H, W) -> (N, C_out, H / reduction, W / reduction)."""
         if self.reduction > 1:
             x = _pooled(x, self.reduction)
-        return self.conv(x) if self.changes_channels else x
+        if self.changes_channels:
+            y: Tensor = self.conv(x)
+            return y
+        conv: Any = self.conv
+        if getattr(conv, "masked", False):
+            # As many channels are kept of both, but the widths around may differ.
+            return put(take(x, conv.mask_of("in_channels"), 1), conv.mask_of("out_channels"), 1)
+        return x
 
     def to_static_op(self) -> nn.Module:
         """The pooling and the convolution that run, as ``pool`` and ``conv``."""

@@ -50,6 +50,7 @@ class AttentiveMobileNetV3(SearchableBackbone):
         in_channels: channels of the images.
         stem_stride: of the stem.
         with_last_layer: False leaves the pooled last layers out, as detectors want it.
+        aliases: other aliases of mutables, by the name without ``backbone.``.
 
     Raises:
         RecipeError: ``arch_setting`` and the lists are of different lengths.
@@ -76,6 +77,7 @@ class AttentiveMobileNetV3(SearchableBackbone):
         in_channels: int = 3,
         stem_stride: int = 2,
         with_last_layer: bool = True,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         missing = [name for name in _DIMENSIONS if name not in arch_setting]
         if missing:
@@ -94,9 +96,10 @@ class AttentiveMobileNetV3(SearchableBackbone):
                 f"got {len(acts)} entries"
             )
         self.fine_grained_mode, self.widen_factor = fine_grained_mode, widen_factor
+        self._aliases = dict(aliases or {})
         layers: dict[str, Any] = {"conv_cfg": conv_cfg, "norm_cfg": norm_cfg}
         self.first_conv = ConvModule(in_channels, channels[0][-1], 3, stem_stride, act_cfg=acts[0], **layers)
-        self.first_mutable_channels = _channels("first_channels", channels[0])
+        self.first_mutable_channels = self._channels("first_channels", channels[0])
         self.first_conv.follow(outputs=self.first_mutable_channels)
         inputs: OneShotMutableChannel = self.first_mutable_channels
         self.layers: list[str] = []
@@ -109,7 +112,7 @@ class AttentiveMobileNetV3(SearchableBackbone):
                 "with_attentive_shortcut": with_attentive_shortcut,
                 "se_cfg": {"ratio": 4, "conv_cfg": conv_cfg} if with_se[stage] else None,
             }
-            outputs = _channels(f"layers.{stage + 1}.out_channels", channels[stage + 1])
+            outputs = self._channels(f"layers.{stage + 1}.out_channels", channels[stage + 1])
             self.add_module(f"layer{stage + 1}", self._stage(stage + 1, stride, row, block, inputs, outputs))
             self.layers.append(f"layer{stage + 1}")
             inputs = outputs
@@ -146,9 +149,9 @@ class AttentiveMobileNetV3(SearchableBackbone):
         """The blocks of one stage, all of them elastic."""
         prefix = f"layers.{number}."
         blocks: list[nn.Module] = []
-        shared = None if self.fine_grained_mode else _kernel_and_ratio(prefix, space)
+        shared = None if self.fine_grained_mode else self._kernel_and_ratio(prefix, space)
         for index in range(space["num_blocks"][-1]):
-            kernel, ratio = shared or _kernel_and_ratio(f"{prefix}{index}.", space)
+            kernel, ratio = shared or self._kernel_and_ratio(f"{prefix}{index}.", space)
             part = MBBlock(
                 kernel_size=space["kernel_size"][-1],
                 expand_ratio=space["expand_ratio"][-1],
@@ -159,7 +162,7 @@ class AttentiveMobileNetV3(SearchableBackbone):
             )
             squeezed = None
             if self.fine_grained_mode and part.with_se:
-                squeezed = _value(f"{prefix}{index}.expand_ratio_se", space["expand_ratio"])
+                squeezed = self._value(f"{prefix}{index}.expand_ratio_se", space["expand_ratio"])
             part.mutable_kernel_size, part.mutable_expand_ratio = kernel, ratio
             if squeezed is not None:
                 part.mutable_se_expand_ratio = squeezed
@@ -167,7 +170,7 @@ class AttentiveMobileNetV3(SearchableBackbone):
             blocks.append(part)
             inputs = outputs
         stage = DynamicSequential(*blocks)
-        stage.register_mutable_attr("depth", _value(f"{prefix}depth", space["num_blocks"]))
+        stage.register_mutable_attr("depth", self._value(f"{prefix}depth", space["num_blocks"]))
         return stage
 
     def _add_last(
@@ -178,8 +181,8 @@ class AttentiveMobileNetV3(SearchableBackbone):
         acts: Sequence[Config],
         layers: Mapping[str, Any],
     ) -> None:
-        outputs = _channels("last_channels", channels)
-        chosen = _value("last_expand_ratio", ratios) if len(ratios) > 1 else None
+        outputs = self._channels("last_channels", channels)
+        chosen = self._value("last_expand_ratio", ratios) if len(ratios) > 1 else None
         if chosen is not None:
             self.last_mutable_expand_value = chosen
         # A float, because an int repeats channels in place, and what is kept has to be a prefix.
@@ -217,14 +220,15 @@ class AttentiveMobileNetV3(SearchableBackbone):
                 found.append(x)
         return tuple(found)
 
+    def _channels(self, name: str, choices: Sequence[int]) -> OneShotMutableChannel:
+        alias = self._aliases.get(name, f"backbone.{name}")
+        return OneShotMutableChannel(max(choices), list(choices), alias=alias)
 
-def _channels(name: str, choices: Sequence[int]) -> OneShotMutableChannel:
-    return OneShotMutableChannel(max(choices), list(choices), alias=f"backbone.{name}")
+    def _value(self, name: str, choices: Sequence[int]) -> OneShotMutableValue:
+        return OneShotMutableValue(list(choices), alias=self._aliases.get(name, f"backbone.{name}"))
 
-
-def _value(name: str, choices: Sequence[int]) -> OneShotMutableValue:
-    return OneShotMutableValue(list(choices), alias=f"backbone.{name}")
-
-
-def _kernel_and_ratio(prefix: str, space: Mapping[str, list[int]]) -> tuple[OneShotMutableValue, OneShotMutableValue]:
-    return _value(f"{prefix}kernel_size", space["kernel_size"]), _value(f"{prefix}expand_ratio", space["expand_ratio"])
+    def _kernel_and_ratio(
+        self, prefix: str, space: Mapping[str, list[int]]
+    ) -> tuple[OneShotMutableValue, OneShotMutableValue]:
+        kernel = self._value(f"{prefix}kernel_size", space["kernel_size"])
+        return kernel, self._value(f"{prefix}expand_ratio", space["expand_ratio"])

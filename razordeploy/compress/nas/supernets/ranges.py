@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from razordeploy.errors import RecipeError
 
 
+class Choices(tuple[int, ...]):
+    """Values as they are, where ``[low, high, step]`` would be a range."""
+
+
 def parse_values(ranges: Sequence[Sequence[int | float]], name: str) -> list[list[int | float]]:
-    """``[low, high, step]`` of each stage -> its values, ``high`` among them; other lists are the values themselves.
+    """``[low, high, step]`` of each stage -> its values, ``high`` among them; ``Choices`` are the values themselves.
 
     Args:
         ranges: one entry a stage: three numbers that are a range, the step above 0.
@@ -17,8 +21,11 @@ def parse_values(ranges: Sequence[Sequence[int | float]], name: str) -> list[lis
     Raises:
         RecipeError: a range that is none.
     """
-    found = []
+    found: list[list[int | float]] = []
     for stage, entry in enumerate(ranges):
+        if isinstance(entry, Choices):
+            found.append(sorted(set(entry)))
+            continue
         if len(entry) != 3:
             raise RecipeError(f"{name} of stage {stage}: expected [low, high, step], got {list(entry)}")
         low, high, step = entry

@@ -11,6 +11,8 @@ from razordeploy.compress.nas.supernets.darts_blocks import DARTS_OPERATIONS
 from razordeploy.compress.nas.supernets.heads import HEADS
 from razordeploy.compress.nas.supernets.mobilenet_v2 import SearchableMobileNetV2
 from razordeploy.compress.nas.supernets.mobilenet_v3 import AttentiveMobileNetV3
+from razordeploy.compress.nas.supernets.mobilenet_v3_slice import MobileNetV3Slice
+from razordeploy.compress.nas.supernets.resnet_slice import ResNetSlice
 from razordeploy.compress.nas.supernets.shufflenet_v2 import SearchableShuffleNetV2
 
 SUPERNETS: dict[str, type[nn.Module]] = {
@@ -20,6 +22,8 @@ SUPERNETS: dict[str, type[nn.Module]] = {
     "AttentiveMobileNetV3": AttentiveMobileNetV3,
     "AutoformerBackbone": AutoformerBackbone,
     "DartsBackbone": DartsBackbone,
+    "MobileNetV3Slice": MobileNetV3Slice,
+    "ResNetSlice": ResNetSlice,
     "SearchableMobileNetV2": SearchableMobileNetV2,
     "SearchableShuffleNetV2": SearchableShuffleNetV2,
 }
