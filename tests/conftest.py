@@ -16,9 +16,11 @@ def pytest_configure() -> None:
     for name in filter(None, os.environ.get("RAZORDEPLOY_REQUIRE", "").split(",")):
         if name in BUILT_IN:
             try:
-                find_backend(name)
+                lacking = find_backend(name).absent()
             except MissingDependency as missing:
-                raise pytest.UsageError(f"RAZORDEPLOY_REQUIRE names '{name}': {missing}") from None
+                lacking = missing
+            if lacking is not None:
+                raise pytest.UsageError(f"RAZORDEPLOY_REQUIRE names '{name}': {lacking}")
         elif name == "chromium":
             if find_chromium() is None:
                 raise pytest.UsageError("RAZORDEPLOY_REQUIRE names 'chromium': no such program on the PATH")
