@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import fx
 
 from razordeploy.capture.graph import CapturedModel, attribute
 from razordeploy.quantization.plan import QParams, QuantPlan
+from razordeploy.quantization.statistics import collect, resolve
 
 _LINEAR = torch.ops.aten.linear.default
 
@@ -119,6 +120,11 @@ class Draft:
                 node.target = name
         twin.graph_module.recompile()
         return twin
+
+    def recalibrate(self, batches: Iterable[tuple[torch.Tensor, ...]]) -> None:
+        """Place the grids anew in the graph as it is now, and take their scales from ``batches``."""
+        self.plan = self.replan(self.captured, self.kept_float)
+        self.params = resolve(self.captured, self.plan, collect(self.float_model(), [self.plan], batches))
 
     def refresh(self) -> None:
         """Let the graph's code follow its nodes."""

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from razordeploy.errors import RecipeError, nearest
+from razordeploy.quantization.algorithms.batchnorm import BatchNormReestimation
 from razordeploy.quantization.algorithms.bias_correction import BiasCorrection, FastBiasCorrection
 from razordeploy.quantization.algorithms.data import Work
+from razordeploy.quantization.algorithms.equalization import CrossLayerEqualization
 from razordeploy.quantization.algorithms.learned import BRECQ, AdaRound, LSQFinetune, QDrop
 from razordeploy.quantization.algorithms.range_search import RangeSearch
+from razordeploy.quantization.algorithms.smooth_quant import SmoothQuant
 from razordeploy.quantization.draft import Draft
 
 
@@ -24,13 +27,16 @@ class Algorithm(Protocol):
 ALGORITHMS: dict[str, type[Any]] = {
     "AdaRound": AdaRound,
     "BRECQ": BRECQ,
+    "BatchNormReestimation": BatchNormReestimation,
     "BiasCorrection": BiasCorrection,
+    "CrossLayerEqualization": CrossLayerEqualization,
     "FastBiasCorrection": FastBiasCorrection,
     "LSQFinetune": LSQFinetune,
     "QDrop": QDrop,
     "RangeSearch": RangeSearch,
+    "SmoothQuant": SmoothQuant,
 }
-EQUALIZING: frozenset[str] = frozenset()
+EQUALIZING = frozenset({"CrossLayerEqualization", "SmoothQuant"})
 """Those that leave the float model's function as it is and place the grids anew: they come before all others."""
 
 
