@@ -27,7 +27,8 @@ LAYERS = (
     ("each_backend", "source", "validation"),
     ("deployment", "preparation"),
     ("conversion", "pipeline", "sliced"),
-    ("hpo", "integrations", "report"),
+    ("integrations", "report"),
+    ("hpo",),
     ("api",),
     ("cli",),
 )

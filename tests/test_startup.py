@@ -9,10 +9,23 @@ import pytest
 
 HEAVY = (
     *("torch", "torchao", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "openvino", "tensorrt", "nncf"),
-    *("mmengine", "mmcls", "mmcv", "mmpretrain", "sklearn", "matplotlib", "scipy", "cv2", "jinja2"),
+    *(
+        "mmengine",
+        "mmcls",
+        "mmcv",
+        "mmpretrain",
+        "sklearn",
+        "matplotlib",
+        "scipy",
+        "cv2",
+        "jinja2",
+        "optuna",
+        "ray",
+        "submitit",
+    ),
 )
 ENGINES = ("onnx", "onnx_ir", "onnxscript", "onnxruntime", "openvino", "tensorrt", "nncf", "mmcls", "mmpretrain")
-VERBS = ("ptq", "train", "evaluate", "benchmark", "compare", "backends", "doctor")
+VERBS = ("ptq", "train", "hpo", "evaluate", "benchmark", "compare", "backends", "doctor")
 
 
 def _loaded(code: str, names: tuple[str, ...]) -> set[str]:

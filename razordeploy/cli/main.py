@@ -15,11 +15,11 @@ import typer
 
 from razordeploy.cli.app import WORDS, app
 from razordeploy.cli.signals import Signalled, raise_on_signals
-from razordeploy.cli.verbs import deploy, inspect, measure, subnet, train
+from razordeploy.cli.verbs import deploy, hpo, inspect, measure, subnet, train
 from razordeploy.errors import InternalError, RazorDeployError, StorageError, nearest
 
 # Each module adds its verbs to the application when it is imported.
-VERBS = (deploy, train, subnet, measure, inspect)
+VERBS = (deploy, train, subnet, measure, inspect, hpo)
 
 
 def _spread(argv: Sequence[str]) -> list[str]:
@@ -89,7 +89,8 @@ def _usage_text(error: Any) -> str:
     path = context.command_path if context is not None else "razordeploy"
     wrong = re.match(r"No such command '(.*?)'", text)
     if wrong:
-        text = f"{wrong[0]}; {nearest(wrong[1], _commands())}"
+        known = context.command.list_commands(context) if context is not None else _commands()
+        text = f"{wrong[0]}; {nearest(wrong[1], known)}"
     return f"{text}; see {path} --help"
 
 

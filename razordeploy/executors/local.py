@@ -18,6 +18,7 @@ from razordeploy.config.executor import ExecutorConfig
 from razordeploy.errors import TaskTimeout, UsageError, WorkerDied
 from razordeploy.executors.base import Worker, WorkerExecutor
 from razordeploy.executors.devices import shares
+from razordeploy.executors.processes import end_session
 from razordeploy.executors.task import loading_main, main_module, pack, result_of
 
 _BOOT = "import sys; sys.path[:] = {path!r}; from razordeploy.executors.worker import main; main({fd})"
@@ -127,8 +128,7 @@ class ProcessWorker(Worker):
         process = self._process
         if process is None:
             return
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        end_session(process.pid)
         process.wait()
 
 

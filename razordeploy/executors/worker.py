@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import queue
-import signal
 import threading
 from multiprocessing.connection import Connection
 
+from razordeploy.executors.processes import end_own_session
 from razordeploy.executors.task import load_main, run_packed
 
 
@@ -33,6 +33,4 @@ def _read(connection: Connection, calls: queue.SimpleQueue[tuple[bytes, bytes]])
         while True:
             calls.put((connection.recv_bytes(), connection.recv_bytes()))
     except (EOFError, OSError):
-        if os.getpgrp() == os.getpid():
-            os.killpg(os.getpid(), signal.SIGKILL)
-        os._exit(1)
+        end_own_session()

@@ -1,0 +1,1 @@
+"""Hyper-parameter search: a task file, searchers, assessors, and trials on any executor."""
