@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -48,10 +48,15 @@ def _spread_sets(argv: Sequence[str]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; always ends in ``sys.exit``, with one ``error:`` line where something is wrong."""
+    WORDS[:] = sys.argv[1:] if argv is None else argv
+    guarded(lambda: _run(_spread(WORDS)))
+
+
+def guarded(work: Callable[[], int | None]) -> None:
+    """Exit with what ``work`` returns, or with one line and a code of the contract where it raises."""
     try:
         with raise_on_signals():
-            WORDS[:] = sys.argv[1:] if argv is None else argv
-            sys.exit(_run(_spread(WORDS)))
+            sys.exit(work())
     except RazorDeployError as error:
         _fail(str(error), error.exit_code, error)
     except _ClickException as error:

@@ -45,10 +45,8 @@ def widths_of_layers(graph: ChannelGraph, content: Mapping[str, Any], model: str
         found: dict[str, int] = {}
         for member in unit.outputs():
             entry = content.get(member.module)
-            if entry is None:
-                continue
-            used.add(member.module)
-            if int(entry["raw_out_channels"]) == unit.channels:
+            if entry is not None and int(entry["raw_out_channels"]) == unit.channels:
+                used.add(member.module)
                 found[member.module] = int(entry["out_channels"])
         if len(set(found.values())) > 1:
             raise ModelError(f"the subnet gives different widths to layers that are added up: {found}")
