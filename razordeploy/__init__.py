@@ -18,10 +18,12 @@ _NAMES = {
     "load_model": "razordeploy.sliced",
     "prune": "razordeploy.subnet.slice",
     "ptq": "razordeploy.api",
+    "qat": "razordeploy.api_training",
 }
 
 if TYPE_CHECKING:
     from razordeploy.api import ptq as ptq
+    from razordeploy.api_training import qat as qat
     from razordeploy.artifact import Artifact as Artifact
     from razordeploy.backends.loaded import Engine as Engine
     from razordeploy.backends.loaded import load_engine as load_engine
@@ -42,6 +44,7 @@ __all__ = [
     "load_model",
     "prune",
     "ptq",
+    "qat",
 ]
 
 

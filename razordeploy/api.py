@@ -101,15 +101,15 @@ def ptq(
     check_names(names)
     section = DeployConfig.parse(dict(deploy or {}), "ptq")
     name = Path(model).name if isinstance(model, (str, os.PathLike)) else type(model).__name__
-    module, inputs, section = _opened(model, _inputs(example_inputs), section)
-    arguments = _argument_names(module, len(inputs))
+    module, inputs, section = _opened(model, as_inputs(example_inputs), section)
+    arguments = argument_names(module, len(inputs))
     asked = QuantizeConfig.parse(dict(quantize or {}), "ptq")
     with WorkDir(out_dir) as work:
         job = PTQJob(
             model=module,
             example_inputs=inputs,
-            calibration=_Stream(calibration, arguments, keep_all=bool(asked.algorithms)),
-            evaluation=None if evaluation is None else _Stream(evaluation, arguments, keep_all=True),
+            calibration=Stream(calibration, arguments, keep_all=bool(asked.algorithms)),
+            evaluation=None if evaluation is None else Stream(evaluation, arguments, keep_all=True),
             metric=metric,
             backends=names,
             work_dir=work.path,
@@ -126,7 +126,8 @@ def ptq(
     return result.artifacts[backend] if isinstance(backend, str) else result.artifacts
 
 
-def _inputs(example: Any) -> tuple[Any, ...] | None:
+def as_inputs(example: Any) -> tuple[Any, ...] | None:
+    """Example inputs as a tuple of tensors; None stays None."""
     if example is None:
         return None
     inputs = tuple(example) if isinstance(example, (tuple, list)) else (example,)
@@ -192,7 +193,7 @@ def _tensors(result: PTQResult) -> dict[str, Any]:
     return {"inputs": [asdict(spec) for spec in made.inputs], "outputs": [asdict(spec) for spec in made.outputs]}
 
 
-def _argument_names(model: torch.nn.Module, inputs: int) -> tuple[str, ...] | None:
+def argument_names(model: torch.nn.Module, inputs: int) -> tuple[str, ...] | None:
     """Names of the model's first ``inputs`` arguments, by which dicts are read; None where order alone tells."""
     if inputs < 2 or not isinstance(model, torch.nn.Module):
         return None
@@ -204,7 +205,7 @@ def _argument_names(model: torch.nn.Module, inputs: int) -> tuple[str, ...] | No
     return tuple(named) if len(named) == inputs else None
 
 
-class _Stream:
+class Stream:
     """Opens the caller's data as often as the pipeline asks; of a generator only the first batch can be had again."""
 
     def __init__(self, data: Any, arguments: Sequence[str] | None, *, keep_all: bool = False) -> None:
@@ -215,6 +216,7 @@ class _Stream:
         self.seen: list[Batch] | None = None
 
     def __call__(self) -> Iterator[Batch]:
+        """The batches, from the start."""
         if not self.once:
             yield from from_iterable(self.data, input_names=self.arguments)
             return

@@ -26,14 +26,14 @@ def run_ptq(job: PTQJob) -> PTQResult:
         RazorDeployError: the model or the data cannot be used, or no backend made an engine; nothing is written then.
         Interrupted: ``job.progress.stop`` asked for it.
     """
-    _check_model(job.model)
+    check_model(job.model)
     build_algorithms(job.quantize.algorithms)
     backends, errors = open_backends(job.backends)
     timer = Timer()
     with timer("capture"):
         begin(job, "capture", kept="nothing is kept")
         captured = capture(job.model, job.example_inputs, dynamic_batch=job.deploy.dynamic_batch)
-    _check_tensor_names(job.deploy, captured)
+    check_tensor_names(job.deploy, captured)
     check_patterns(job.quantize, captured)
     prepared = prepare(job, captured, backends, timer)
     calibration = prepared.calibration
@@ -63,7 +63,13 @@ def run_ptq(job: PTQJob) -> PTQResult:
     return result
 
 
-def _check_model(model: object) -> None:
+def check_model(model: object) -> None:
+    """Refuse what cannot be captured for a CPU.
+
+    Raises:
+        UsageError: no torch module.
+        ModelError: weights that are not float32, or not on the CPU.
+    """
     if not isinstance(model, torch.nn.Module):
         raise UsageError(f"expected a torch.nn.Module, got {type(model).__name__}")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -75,7 +81,8 @@ def _check_model(model: object) -> None:
             raise ModelError(f"expected weights on the CPU, got {where} on {tensor.device}", hint="model.cpu()")
 
 
-def _check_tensor_names(deploy: DeployConfig, captured: CapturedModel) -> None:
+def check_tensor_names(deploy: DeployConfig, captured: CapturedModel) -> None:
+    """Refuse names of inputs or outputs that are not as many as the model has."""
     for key, names, nodes in (
         ("input_names", deploy.input_names, captured.placeholders()),
         ("output_names", deploy.output_names, captured.output_nodes()),

@@ -27,9 +27,11 @@ LAYERS = (
     ("each_backend", "source", "validation"),
     ("deployment", "preparation"),
     ("conversion", "pipeline", "sliced"),
+    ("qat_pipeline",),
     ("integrations", "report"),
     ("hpo",),
     ("api",),
+    ("api_training",),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -40,7 +42,8 @@ OPTIONAL = {
     "mmcv": (),
     "mmengine": (
         "registry.py",
-        *("train/classifier.py", "train/config_runner.py", "train/hooks.py", "train/runner.py"),
+        *("train/amp.py", "train/classifier.py", "train/config_runner.py", "train/hooks.py", "train/runner.py"),
+        *("quantization/qat/loops.py", "quantization/qat/model.py", "quantization/qat/train.py"),
         *("compress/algorithm/*.py", "compress/*/hooks.py", "compress/*/loops.py"),
         *("compress/*/train.py", "compress/nas/algorithms/*.py", "compress/nas/supernets/classifier.py"),
     ),
@@ -62,6 +65,7 @@ OPTIONAL = {
     "torchvision": (),
 }
 SHARED_BY_BACKENDS = "onnx_passes"
+QAT = "razordeploy.quantization.qat."
 
 
 @dataclass(frozen=True)
@@ -225,7 +229,9 @@ def _closure(imports: dict[str, list[Import]], module: str) -> set[str]:
 
 def _may_load(module: str, reached: str) -> bool:
     """Tell whether ``module`` may load ``reached``, which imports an optional package."""
-    if _layer(reached) == "train":
+    if _layer(reached) == "train" or reached.startswith(QAT):
+        if module in ("razordeploy.cli.qat", "razordeploy.cli.training") or module.startswith(QAT):
+            return True
         return _layer(module) in ("train", "compress") or module == "razordeploy.cli.train"
     if module == "razordeploy.integrations.mmrazor":
         # mmengine itself imports it, at the first look-up in a registry.

@@ -25,7 +25,7 @@ HEAVY = (
     ),
 )
 ENGINES = ("onnx", "onnx_ir", "onnxscript", "onnxruntime", "openvino", "tensorrt", "nncf", "mmcls", "mmpretrain")
-VERBS = ("ptq", "train", "hpo", "evaluate", "benchmark", "compare", "backends", "doctor")
+VERBS = ("ptq", "qat", "train", "hpo", "evaluate", "benchmark", "compare", "backends", "doctor")
 
 
 def _loaded(code: str, names: tuple[str, ...]) -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import fx
 
@@ -22,6 +24,28 @@ WEIGHT_AXIS = {
 _BATCH_NORMS = {_aten.batch_norm.default, _aten._native_batch_norm_legit_no_training.default}
 _GROUPS_ARGUMENT = {1: 6}
 """Position of ``groups`` among a transposed convolution's arguments, by its weight axis."""
+
+
+KEEP = "keep_batch_norms"
+"""Key of a graph module's ``meta``: what is folded is also kept, on the weight's node, for training it again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldedNorm:
+    """A layer and the batch norm behind it as they were before they became one."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    gamma: torch.Tensor
+    """(C,) over the output channels; ones where the norm has no weight."""
+    beta: torch.Tensor
+    mean: torch.Tensor
+    """Running mean (C,)."""
+    var: torch.Tensor
+    """Running variance (C,)."""
+    eps: float
+    momentum: float
+    """Share of a new batch in the running statistics."""
 
 
 def fold_batchnorm(graph_module: fx.GraphModule) -> None:
@@ -77,11 +101,36 @@ def _fold_into(
         return False
     if conv.target is _aten.linear.default and len(bn.meta["val"].shape) != 2:
         return False  # the batch norm's channel axis is not the linear layer's
+    kept = _before_folding(graph_module, conv, bn)
     if not fold_affine(graph_module, conv, scale, shift):
         return False
+    if kept is not None:
+        conv.args[1].meta["folded_norm"] = kept  # type: ignore[union-attr]
     bn.replace_all_uses_with(conv)
     graph_module.graph.erase_node(bn)
     return True
+
+
+def _before_folding(graph_module: fx.GraphModule, conv: fx.Node, bn: fx.Node) -> FoldedNorm | None:
+    """What ``_fold_into`` is about to make one; None where nobody asked, or a part of it is no plain parameter."""
+    if not graph_module.meta.get(KEEP):
+        return None
+    is_plain = bn.target is _aten.batch_norm.default
+    gamma, beta, mean, var = (_constant(graph_module, n) for n in bn.args[1:5])
+    weight = _constant(graph_module, conv.args[1])
+    bias = _constant(graph_module, conv.args[2]) if len(conv.args) > 2 else None
+    if weight is None or mean is None or var is None or WEIGHT_AXIS[conv.target] != 0:  # type: ignore[index]
+        return None
+    return FoldedNorm(
+        weight=weight,
+        bias=bias,
+        gamma=torch.ones_like(mean) if gamma is None else gamma,
+        beta=torch.zeros_like(mean) if beta is None else beta,
+        mean=mean,
+        var=var,
+        eps=float(bn.args[7 if is_plain else 6]),  # type: ignore[arg-type]
+        momentum=float(bn.args[6 if is_plain else 5]),  # type: ignore[arg-type]
+    )
 
 
 def fold_affine(graph_module: fx.GraphModule, layer: fx.Node, scale: torch.Tensor, shift: torch.Tensor) -> bool:
@@ -106,11 +155,21 @@ def fold_affine(graph_module: fx.GraphModule, layer: fx.Node, scale: torch.Tenso
     new_weight = _scale_weight(weight.double(), scale, axis, groups).to(weight.dtype)
     new_bias = (shift if bias is None else bias.double() * scale + shift).to(weight.dtype)
     path = str(layer.args[1].meta.get("origin", layer.args[1].target))  # type: ignore[union-attr]
+    trains = _trains(graph_module, layer.args[1])
     with graph_module.graph.inserting_before(layer):
         weight_node = _new_buffer(graph_module, f"_folded_{layer.name}_weight", new_weight, path)
         bias_arg = _new_buffer(graph_module, f"_folded_{layer.name}_bias", new_bias, path)
+    for made in (weight_node, bias_arg):
+        made.meta["trains"] = trains
     layer.args = (layer.args[0], weight_node, bias_arg, *layer.args[3:])
     return True
+
+
+def _trains(graph_module: fx.GraphModule, node: object) -> bool:
+    """Whether the parameter behind ``node`` asks for a gradient."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr":
+        return False
+    return bool(node.meta.get("trains", attribute(graph_module, str(node.target)).requires_grad))
 
 
 def _scale_weight(weight: torch.Tensor, scale: torch.Tensor, axis: int, groups: int) -> torch.Tensor:
@@ -138,6 +197,7 @@ def _as_multiply_add(graph_module: fx.GraphModule, bn: fx.Node, scale: torch.Ten
     with graph.inserting_before(bn):
         gain = _new_buffer(graph_module, f"_{bn.name}_scale", scale.reshape(shape).to(value.dtype), bn.name)
         offset = _new_buffer(graph_module, f"_{bn.name}_shift", shift.reshape(shape).to(value.dtype), bn.name)
+        gain.meta["trains"] = offset.meta["trains"] = _trains(graph_module, bn.args[1])
         product = graph.call_function(_aten.mul.Tensor, (bn.args[0], gain))
         result = graph.call_function(_aten.add.Tensor, (product, offset))
     for new in (product, result):

@@ -63,11 +63,13 @@ def capture(
     example_kwargs: dict[str, Any] | None = None,
     *,
     dynamic_batch: bool = True,
+    keep_norms: bool = False,
 ) -> CapturedModel:
     """Capture ``model`` in eval mode as a normalised ATen graph.
 
     The model itself is left as it was. Axis 0 of every tensor input that shares the first input's batch size becomes
-    dynamic when the code allows it; otherwise the graph is captured for the batch size given.
+    dynamic when the code allows it; otherwise the graph is captured for the batch size given. ``keep_norms``: see
+    :func:`razordeploy.capture.normalize.normalize`; training needs it.
 
     Raises:
         ModelError: torch.export cannot capture the model; says which operation and which source line.
@@ -75,7 +77,7 @@ def capture(
     exported = export_program(model, example_inputs, example_kwargs, dynamic_batch=dynamic_batch)
     args, kwargs = exported.program.example_inputs
     return CapturedModel(
-        graph_module=normalize(exported.program),
+        graph_module=normalize(exported.program, keep_norms=keep_norms),
         example_inputs=tuple(x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)),
         dynamic_batch=exported.dynamic_batch,
         warnings=exported.notes,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -16,7 +16,7 @@ from torch import fx
 from razordeploy.capture.activations import recognise_activations
 from razordeploy.capture.affine import fold_constant_affine
 from razordeploy.capture.attention import scale_behind_product, write_out_attention
-from razordeploy.capture.batchnorm import fold_batchnorm
+from razordeploy.capture.batchnorm import KEEP, fold_batchnorm
 from razordeploy.capture.constants import fold_constants
 from razordeploy.capture.linear import products_to_linear
 from razordeploy.capture.padding import plain_padding
@@ -51,9 +51,13 @@ _BY_RESULT = {_aten.reshape_as.default, _aten.view_as.default, _aten.squeeze.def
 _DROPOUTS = {_aten.dropout.default, _aten.feature_dropout.default, _aten.alpha_dropout.default}
 
 
-def normalize(program: torch.export.ExportedProgram) -> fx.GraphModule:
-    """Return the normalised graph of ``program`` with its parameters and buffers attached."""
-    return _run(program, [_drop_dropout], _PASSES)
+def normalize(program: torch.export.ExportedProgram, *, keep_norms: bool = False) -> fx.GraphModule:
+    """Return the normalised graph of ``program`` with its parameters and buffers attached.
+
+    With ``keep_norms`` the weight's node of a layer that a batch norm was folded into remembers both in
+    ``meta["folded_norm"]``.
+    """
+    return _run(program, [_drop_dropout], _PASSES, {KEEP: keep_norms})
 
 
 def plain_graph(program: torch.export.ExportedProgram) -> fx.GraphModule:
@@ -61,10 +65,12 @@ def plain_graph(program: torch.export.ExportedProgram) -> fx.GraphModule:
 
     Batch norms, dropout and the model's own call signature stay, so that the graph can stand in for the model.
     """
-    return _run(program, [], _PLAIN_PASSES)
+    return _run(program, [], _PLAIN_PASSES, {})
 
 
-def _run(program: torch.export.ExportedProgram, first: Sequence[_Pass], then: Sequence[_Pass]) -> fx.GraphModule:
+def _run(
+    program: torch.export.ExportedProgram, first: Sequence[_Pass], then: Sequence[_Pass], wanted: Mapping[str, bool]
+) -> fx.GraphModule:
     graph_module = program.module()
     assert isinstance(graph_module, fx.GraphModule)
     for step in first:
@@ -75,6 +81,7 @@ def _run(program: torch.export.ExportedProgram, first: Sequence[_Pass], then: Se
             warnings.simplefilter("ignore")  # torch's own deprecations
             graph_module = program.run_decompositions({}).module()
         assert isinstance(graph_module, fx.GraphModule)
+    graph_module.meta.update(wanted)
     for step in then:
         step(graph_module)
     graph_module.graph.eliminate_dead_code()

@@ -116,6 +116,10 @@ class RecipeJob:
             )
         return mm_batches(loader, self.built.preprocess, None, self.recipe.seed, self.scope)
 
+    def training_source(self) -> Source:
+        """The training split of ``data``."""
+        return self._source("train")
+
     def _source(self, split: str) -> Source:
         assert self.recipe.data is not None
         data = self._fitting(self.recipe.data) if self.recipe.is_onnx_file else self.recipe.data

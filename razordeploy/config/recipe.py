@@ -14,6 +14,7 @@ from typing import Any
 from razordeploy.config.executor import ExecutorConfig
 from razordeploy.config.mm_config import read_config
 from razordeploy.config.paths import resolve_recipe
+from razordeploy.config.qat import QATConfig
 from razordeploy.config.qconfig import QuantizeConfig
 from razordeploy.config.sections import CalibrationConfig, DeployConfig
 from razordeploy.config.strict import Section, check_regex
@@ -24,7 +25,7 @@ ONNX_SUFFIX = ".onnx"
 _LOADERS = ("calibrate_dataloader", "val_dataloader", "test_dataloader", "train_dataloader")
 _DICTS = (*_LOADERS, "data", "train")
 _OWN_KEYS = (
-    *("model", "checkpoint", "key_mapping", "strict", "trust_checkpoint", "quantize", "deploy", "calibration"),
+    *("model", "checkpoint", "key_mapping", "strict", "trust_checkpoint", "quantize", "qat", "deploy", "calibration"),
     *("data_root", "seed", "work_dir", "executor", "prune", "subnet", *_DICTS),
 )
 _MM_KEYS = (
@@ -57,6 +58,7 @@ class Recipe:
     trust_checkpoint: bool = False
     """True: the checkpoint may run code while it is loaded."""
     quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
+    qat: QATConfig = field(default_factory=QATConfig)
     deploy: DeployConfig = field(default_factory=DeployConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     prune: PruneConfig | None = None
@@ -132,6 +134,7 @@ def _recipe(file: Path, config: dict[str, Any], text: str) -> Recipe:
         strict=True if strict is None else strict,
         trust_checkpoint=bool(trust),
         quantize=QuantizeConfig.parse(_or_empty(config, "quantize"), name),
+        qat=QATConfig.parse(_or_empty(config, "qat"), name),
         deploy=DeployConfig.parse(_or_empty(config, "deploy"), name),
         calibration=CalibrationConfig.parse(_or_empty(config, "calibration"), name),
         executor=ExecutorConfig.parse(_or_empty(config, "executor"), name),

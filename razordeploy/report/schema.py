@@ -100,6 +100,7 @@ class Seconds(TypedDict, total=False):
     place: Number
     improve: Number
     export: Number
+    train: Number
     validate: Number
 
 

@@ -26,7 +26,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from razordeploy.data.base import Source
-from razordeploy.errors import CheckpointError, RecipeError, UsageError, nearest
+from razordeploy.errors import CheckpointError, RecipeError, nearest
+from razordeploy.train.amp import amp_section
 from razordeploy.train.classifier import Classifier, ShiftAndFlip
 from razordeploy.train.hooks import EpochSeed, PlainCheckpoint, Progress
 
@@ -82,7 +83,7 @@ def train_float(
             each other costs more than it saves on busy cores, and the last digits no longer depend on the machine.
         seed: of weights drawn in training, order and augmentation; the model's own initial weights are the caller's.
         resume: continue from the last checkpoint in ``work_dir``, if there is one.
-        amp: mixed precision; needs a GPU.
+        amp: mixed precision: float16 with scaled losses on a GPU, bfloat16 on a CPU.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
     Raises:
@@ -112,7 +113,7 @@ def train_float(
 def train_source(
     wrapped: BaseModel,
     model: nn.Module,
-    source: Source,
+    source: Source | DataLoader[Any],
     *,
     work_dir: str | Path,
     checkpoint: str,
@@ -129,13 +130,15 @@ def train_source(
     hooks: Sequence[Hook | dict[str, Any]] = (),
     optim_wrapper: Mapping[str, Any] | None = None,
     model_wrapper: Mapping[str, Any] | None = None,
+    train_cfg: Mapping[str, Any] | None = None,
+    paramwise: Mapping[str, Any] | None = None,
 ) -> Path:
     """Train ``wrapped`` on ``source`` as ``train_float`` does, and write the weights of ``model``, which is inside it.
 
     Args:
         wrapped: takes batches (inputs, targets); everything in it that requires a gradient is trained.
         model: whose ``state_dict`` is written.
-        source: the training split.
+        source: the training split, or a loader of batches (inputs, targets) with an order of its own.
         work_dir: made if missing.
         checkpoint: name of the file in it.
         epochs: as for ``train_float``, like all that follow.
@@ -151,23 +154,15 @@ def train_source(
         hooks: more hooks of the run.
         optim_wrapper: mmengine's section, with several optimizers for instance; takes the place of ``optimizer``.
         model_wrapper: mmengine's ``model_wrapper_cfg``: what holds ``wrapped`` on several processes; None: its own.
+        train_cfg: the loop, by ``type``, and its arguments; None: mmengine's by epochs.
+        paramwise: mmengine's ``paramwise_cfg``.
     """
     _check_numbers(epochs=epochs, batch_size=batch_size, lr=lr)
     if threads is not None and threads < 1:
         raise RecipeError(f"train: expected threads of at least 1 or None, got {threads}")
-    if amp and not torch.cuda.is_available():
-        raise UsageError("mixed precision needs a GPU, found none", hint="leave out --amp")
     work_dir = Path(work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
-    loader = DataLoader(
-        source,
-        batch_size=batch_size,
-        sampler=DefaultSampler(source, shuffle=True, seed=seed),
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        # A last batch of one sample would break batch norm.
-        drop_last=len(source) > batch_size and len(source) % batch_size == 1,
-    )
+    loader = source if isinstance(source, DataLoader) else _loader(source, batch_size, num_workers, seed)
     last = last_checkpoint(wrapped, work_dir) if resume else None
     if not resume:
         # Else an interruption before the first save would leave it pointing at the previous run.
@@ -176,8 +171,8 @@ def train_source(
         model=wrapped,
         work_dir=str(work_dir),
         train_dataloader=loader,
-        train_cfg={"by_epoch": True, "max_epochs": epochs},
-        optim_wrapper=optim_wrapper_section(optim_wrapper or {"optimizer": _optimizer(optimizer, lr)}, amp),
+        train_cfg={**(train_cfg or {"by_epoch": True}), "max_epochs": epochs},
+        optim_wrapper=optim_wrapper_section(optim_wrapper or _optimization(optimizer, lr, paramwise), amp),
         param_scheduler={"type": "CosineAnnealingLR", "T_max": epochs, "convert_to_iter_based": True},
         default_hooks={"checkpoint": {"type": "CheckpointHook", "interval": 1, "max_keep_ckpts": 2}},
         custom_hooks=[EpochSeed(seed), PlainCheckpoint(), Progress(), *hooks],
@@ -198,6 +193,18 @@ def train_source(
     finally:
         close(runner)
     return work_dir / checkpoint
+
+
+def _loader(source: Source, batch_size: int, num_workers: int, seed: int) -> DataLoader[Any]:
+    return DataLoader(
+        source,
+        batch_size=batch_size,
+        sampler=DefaultSampler(source, shuffle=True, seed=seed),
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        # A last batch of one sample would break batch norm.
+        drop_last=len(source) > batch_size and len(source) % batch_size == 1,
+    )
 
 
 @contextlib.contextmanager
@@ -244,8 +251,7 @@ def wrapper_options(model_wrapper: Mapping[str, Any] | None, config: Mapping[str
 def optim_wrapper_section(section: Mapping[str, Any], amp: bool) -> dict[str, Any]:
     """mmengine's ``optim_wrapper``, of one optimizer or of several by name, with or without mixed precision."""
     if "optimizer" in section:
-        mixed = {"type": "AmpOptimWrapper", "loss_scale": "dynamic"} if amp else {}
-        return {"type": "OptimWrapper", **section, **mixed}
+        return {"type": "OptimWrapper", **section, **(amp_section() if amp else {})}
     return {k: optim_wrapper_section(v, amp) if isinstance(v, Mapping) else v for k, v in section.items()}
 
 
@@ -300,7 +306,19 @@ def last_checkpoint(wrapped: nn.Module, work_dir: Path) -> Path | None:
     return path
 
 
-def _optimizer(optimizer: str | Mapping[str, Any], lr: float) -> dict[str, Any]:
+def _optimization(optimizer: str | Mapping[str, Any], lr: float, paramwise: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {
+        "optimizer": optimizer_section(optimizer, lr),
+        **({} if paramwise is None else {"paramwise_cfg": dict(paramwise)}),
+    }
+
+
+def optimizer_section(optimizer: str | Mapping[str, Any], lr: float) -> dict[str, Any]:
+    """mmengine's ``optimizer`` section of a short name, or of a dict that may lack the learning rate.
+
+    Raises:
+        RecipeError: neither mmengine nor torch has it.
+    """
     if isinstance(optimizer, str):
         if optimizer.lower() not in OPTIMIZERS:
             raise RecipeError(f"train: unknown optimizer {optimizer!r}", hint=nearest(optimizer, OPTIMIZERS))

@@ -1,4 +1,4 @@
-"""``ptq`` and ``convert``: models -> engines."""
+"""``ptq``, ``qat`` and ``convert``: models -> engines."""
 
 from __future__ import annotations
 
@@ -39,6 +39,44 @@ def ptq(
         threads=threads,
         benchmark_seconds=benchmark_seconds,
         trust=trust_checkpoint,
+        data=data,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def qat(
+    recipe: Recipe,
+    backend: Annotated[str | None, typer.Option(help="Backends, comma-separated; default: the recipe's.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Float weights, instead of the recipe's.")] = None,
+    work_dir: Annotated[Path | None, typer.Option(help="Default: work_dirs/<recipe>/.")] = None,
+    sets: Sets = None,
+    max_drop: Annotated[float | None, typer.Option(min=0, help="Largest loss of the metric, in points.")] = None,
+    threads: Threads = 0,
+    benchmark_seconds: Annotated[float, typer.Option(min=0, help="Latency measurement per backend; 0: none.")] = 3.0,
+    trust_checkpoint: Annotated[bool, typer.Option(help="Let the checkpoint run code while it loads.")] = False,
+    data: Annotated[Path | None, typer.Option(help="A folder of images, instead of the recipe's.")] = None,
+    amp: Annotated[bool, typer.Option(help="Mixed precision while training.")] = False,
+    launcher: Annotated[str, typer.Option(help="none, pytorch, slurm or mpi.")] = "none",
+) -> None:
+    """Float model -> engines, trained on each backend's own grids; goes on where it was interrupted."""
+    from razordeploy.cli.qat import run
+
+    overrides = pairs(sets)
+    if max_drop is not None:
+        overrides["deploy.max_drop"] = repr(max_drop)
+    code = run(
+        recipe,
+        backends=None if backend is None else split(backend),
+        checkpoint=checkpoint,
+        work_dir=work_dir,
+        overrides=overrides,
+        command=command_line(),
+        threads=threads,
+        benchmark_seconds=benchmark_seconds,
+        trust=trust_checkpoint,
+        amp=amp,
+        launcher=launcher,
         data=data,
     )
     raise typer.Exit(code)

@@ -50,6 +50,8 @@ class FakeQuantizeBase(GrowingState):
         self.register_buffer("observer_enabled", torch.ones(1, dtype=torch.uint8))
         self.register_buffer("fake_quant_enabled", torch.ones(1, dtype=torch.uint8))
         self._stale = False
+        self.observes_anew = False
+        """True: every input replaces what was observed before it, as for a weight, whose range is that of now."""
 
     def _register_qparams(self, scale: Tensor, zero_point: Tensor) -> None:
         self.register_buffer("scale", scale)
@@ -104,9 +106,15 @@ class FakeQuantizeBase(GrowingState):
         """Observe ``x`` and round it to the grid, as the switches say; shape and dtype stay."""
         if self.observer_enabled:
             self._observe(x)
+        return self.round(x)
+
+    def round(self, x: Tensor) -> Tensor:
+        """Round ``x`` to the grid where the switch says so, without observing it."""
         return self._fake_quantize(x) if self.fake_quant_enabled else x
 
     def _observe(self, x: Tensor) -> None:
+        if self.observes_anew:
+            self.observer.reset()
         self.observer.observe(x)
         self._stale = not self.observer.needs_data or self.observer.count > 0
 

@@ -26,7 +26,9 @@ class LearnableFakeQuantize(FakeQuantizeBase):
     Three phases: ``enable_static_estimate`` takes the scale from the observer, ``enable_param_learning`` trains it,
     ``enable_val`` freezes everything. Learning that starts without a scale takes it from its first batch;
     ``initialized`` is in the state dict, so that a resumed training keeps its scale. The gradients of scale and zero
-    point are multiplied by 1 / sqrt(n * Qmax), with n the number of values, or of values per channel (section 2.2).
+    point are multiplied by 1 / sqrt(n * Qmax), with n the number of values, or of values per channel (section 2.2);
+    ``per_sample`` counts those of one sample, as the paper's features: how a batch is spread over processes then
+    changes nothing.
     """
 
     default_observer = "LSQObserver"
@@ -49,6 +51,7 @@ class LearnableFakeQuantize(FakeQuantizeBase):
         if not self.observer.needs_data:
             raise RecipeError(f"LearnableFakeQuantize cannot start from {type(self.observer).__name__}")
         self.learn_zero_point = learn_zero_point
+        self.per_sample = False
         self.register_buffer("learning_enabled", torch.zeros(1, dtype=torch.uint8))
         self.enable_param_learning()
 
@@ -100,7 +103,14 @@ class LearnableFakeQuantize(FakeQuantizeBase):
         self._refresh()
         scale = along_axis(self.scale, x, self.scheme.ch_axis)
         zero_point = along_axis(self.zero_point, x, self.scheme.ch_axis)
-        result: Tensor = _LearnedStep.apply(x, scale, zero_point, self.scheme.qmin, self.scheme.qmax)
+        return self._learned(x, scale, zero_point)
+
+    def _learned(self, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+        """Round, with the gradients that train ``scale`` and ``zero_point``, which broadcast against ``x``."""
+        values = x.numel() // max(1, scale.numel())
+        values = values // max(1, x.shape[0]) if self.per_sample and x.ndim else values
+        factor = gradient_factor(values, self.scheme.qmax)
+        result: Tensor = _LearnedStep.apply(x, scale, zero_point, self.scheme.qmin, self.scheme.qmax, factor)
         return result
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
@@ -121,25 +131,24 @@ class _LearnedStep(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax: int, factor: float) -> Tensor:
         step = scale.clamp(min=MIN_SCALE)
         offset = zero_point.round().clamp(qmin, qmax)
         ctx.save_for_backward(x, step, offset)
-        ctx.grid = qmin, qmax
+        ctx.grid = qmin, qmax, factor
         rounded = (x.float() / step).round_()
         return rounded.clamp_(qmin - offset, qmax - offset).mul_(step).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, step, offset = ctx.saved_tensors
-        qmin, qmax = ctx.grid
+        qmin, qmax, factor = ctx.grid
         grad = grads[0].float()
         v = x.float() / step
         lower, upper = qmin - offset, qmax - offset
         inside = (v > lower) & (v < upper)
-        factor = gradient_factor(x.numel() // max(1, step.numel()), qmax)
         # The parameter is trained through the lower bound on the step, so that it can come back from there.
         slope = v.round().clamp_(lower, upper).sub_(v.masked_fill_(~inside, 0.0))
         grad_scale = (grad * slope).sum_to_size(step.shape) * factor if ctx.needs_input_grad[1] else None
         grad_zero = (grad * ~inside * -step).sum_to_size(step.shape) * factor if ctx.needs_input_grad[2] else None
-        return (grad * inside).to(x.dtype), grad_scale, grad_zero, None, None
+        return (grad * inside).to(x.dtype), grad_scale, grad_zero, None, None, None

@@ -13,6 +13,7 @@ from razordeploy.quantization.fake_quants.fake_quantize import (
     FusedMovingAvgObsFakeQuantize,
 )
 from razordeploy.quantization.fake_quants.lsq import LearnableFakeQuantize
+from razordeploy.quantization.fake_quants.pact import PACTFakeQuantize
 from razordeploy.quantization.observers.base import Observer
 from razordeploy.quantization.observers.table import construct, lookup
 
@@ -22,6 +23,7 @@ FAKE_QUANTS: dict[str, type[FakeQuantizeBase]] = {
     "FixedQParamsFakeQuantize": FixedQParamsFakeQuantize,
     "FusedMovingAvgObsFakeQuantize": FusedMovingAvgObsFakeQuantize,
     "LearnableFakeQuantize": LearnableFakeQuantize,
+    "PACTFakeQuantize": PACTFakeQuantize,
 }
 
 

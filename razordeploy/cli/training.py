@@ -1,0 +1,110 @@
+"""From a recipe to what its quantization-aware training runs on: data, loss and schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from razordeploy.capture.factory import resolve_factory
+from razordeploy.cli.jobs import RecipeJob
+from razordeploy.config.qat import QATConfig
+from razordeploy.config.recipe import Recipe
+from razordeploy.data.base import Source
+from razordeploy.errors import DataError, RecipeError
+from razordeploy.quantization.qat.train import Training
+from razordeploy.train.runner import optimizer_section
+
+
+def training_of(job: RecipeJob, *, amp: bool = False, launcher: str = "none") -> Training:
+    """The training that the recipe describes: with ``data`` its own, with ``train_dataloader`` OpenMMLab's.
+
+    Raises:
+        RecipeError: there is nothing to train on, or a section is wrong.
+        DataError: the training data has no labels.
+    """
+    recipe = job.recipe
+    if "onnx" in recipe.model:
+        raise RecipeError(
+            f"{recipe.path}: an ONNX file cannot be trained", hint="name the torch model that it was made of"
+        )
+    common = Training(config=recipe.qat, seed=recipe.seed, amp=amp, launcher=launcher, teach=_teach(recipe.qat))
+    if recipe.qat.loss is not None:
+        common.losses = _loss(recipe, recipe.qat.loss)
+    if recipe.data is not None:
+        source = job.training_source()
+        _check_labels(source, recipe)
+        return replace(common, source=source)
+    if recipe.train_dataloader is None:
+        raise RecipeError(
+            f"{recipe.path}: no training data: quantization-aware training needs 'data' or 'train_dataloader', with "
+            "labels",
+            hint="data=dict(type='image_folder', root=...), or razordeploy ptq, which needs no labels",
+        )
+    head = getattr(job.built.module, "head", None)
+    return replace(
+        common,
+        runner_config=_schedule(recipe),
+        scope=job.scope,
+        preprocess=job.built.preprocess,
+        losses=common.losses or getattr(head, "_get_loss", None) or _labelled,
+        predictions=getattr(head, "_get_predictions", None),
+    )
+
+
+def _teach(config: QATConfig) -> Callable[[Any, Any], Any] | None:
+    if config.distill is None:
+        return None
+    from razordeploy.compress.algorithm.build import build
+    from razordeploy.compress.distill.losses.table import LOSSES
+
+    loss: Callable[[Any, Any], Any] = build(config.distill, LOSSES, "qat.distill")
+    return loss
+
+
+def _loss(recipe: Recipe, name: str) -> Callable[[Any, Any], Any]:
+    function = resolve_factory(name, recipe.path.parent)
+
+    def loss(outputs: Any, targets: Any) -> Any:
+        try:
+            return function(outputs, targets)
+        except Exception as error:
+            raise RecipeError(f"qat.loss '{name}' failed: {type(error).__name__}: {error}") from error
+
+    return loss
+
+
+def _labelled(outputs: Any, samples: Any) -> Any:
+    """Cross entropy, for heads without a loss of their own."""
+    import torch
+
+    from razordeploy.train.classifier import classification_outputs
+
+    targets = torch.cat([sample.gt_label.label for sample in samples]).to(outputs.device)
+    return classification_outputs(outputs, targets, "loss")
+
+
+def _check_labels(source: Source, recipe: Recipe) -> None:
+    if len(source) == 0 or source[0][1] < 0:
+        what = "no samples" if len(source) == 0 else "samples without labels"
+        raise DataError(
+            f"{recipe.path}: expected labelled training data, got {what} from {source.describe()}",
+            hint="razordeploy ptq needs no labels",
+        )
+
+
+def _schedule(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's config; a ``qat`` section takes the place of its length and optimizer."""
+    config: dict[str, Any] = dict(recipe.config)
+    given: Mapping[str, Any] = config.get("qat") or {}
+    loop, wrapper = dict(config.get("train_cfg") or {}), dict(config.get("optim_wrapper") or {})
+    if {"epochs", "lr", "optimizer"} & given.keys() or not wrapper:
+        loop["max_epochs"] = recipe.qat.epochs
+        wrapper["optimizer"] = optimizer_section(recipe.qat.optimizer, recipe.qat.lr)
+        config["param_scheduler"] = [
+            {"type": "CosineAnnealingLR", "T_max": recipe.qat.epochs, "by_epoch": True, "convert_to_iter_based": True}
+        ]
+        config["auto_scale_lr"] = None
+    if "batch_size" in given:
+        config["train_dataloader"] = {**config["train_dataloader"], "batch_size": recipe.qat.batch_size}
+    return {**config, "train_cfg": loop, "optim_wrapper": wrapper}
