@@ -77,4 +77,5 @@ def build_model(config: Mapping[str, Any], noun: str = "component") -> Any:
     kind = config["type"]
     if isinstance(kind, str) and MODELS.get(kind) is None:
         raise RecipeError(f"unknown {noun} '{kind}'; {nearest(kind.rpartition('.')[2], MODELS.module_dict)}")
-    return MODELS.build(dict(config))
+    # Else the default scope of a training run would be searched, and not ours.
+    return MODELS.build({"_scope_": SCOPE, **config})

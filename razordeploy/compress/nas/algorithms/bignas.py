@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from razordeploy.compress.algorithm.base import Losses, add_prefix, disable_inplace
+from razordeploy.compress.algorithm.base import Losses, add_prefix, check_losses, disable_inplace
 from razordeploy.compress.algorithm.step import apply_gradients
 from razordeploy.compress.distill.distillers.build import build_distiller
 from razordeploy.compress.nas.algorithms.base import SupernetAlgorithm
@@ -94,15 +94,8 @@ class BigNAS(SupernetAlgorithm):
         apply_gradients(optim_wrapper)
         return log
 
-    def loss(self, inputs: Tensor, data_samples: Any = None) -> Losses:
-        """The losses of the largest subnet."""
-        self.mutator.set_max_choices()
-        return super().loss(inputs, data_samples)
-
     def check_batch(self, data: Any) -> None:
         """Compute the losses of every subnet of one batch as a training step would."""
-        from razordeploy.compress.algorithm.base import check_losses
-
         batch = self.data_preprocessor(data, True)
         for index, kind in enumerate(self.sample_kinds):
             losses = self._max_losses(batch) if index == 0 else self._other_losses(kind, batch)
@@ -122,16 +115,11 @@ class BigNAS(SupernetAlgorithm):
         self.mutator.set_choices(self.mutator.sample_choices(kind))
         with _no_dropout(self.architecture):
             if self.distiller is None:
-                found: Losses = self._of_architecture(batch)
+                found: Losses = self._run_forward(batch, mode="loss")
                 return found
             with self.distiller.student_recorders:
-                self._of_architecture(batch)
+                self._run_forward(batch, mode="loss")
             return dict(self.distiller.compute_distill_losses())
-
-    def _of_architecture(self, batch: Any) -> Any:
-        """The losses at the current choice, which ``loss`` would change."""
-        samples = batch.get("data_samples", batch.get("targets"))
-        return self.architecture(batch["inputs"], samples, mode="loss")
 
 
 def _kinds(strategy: str | Sequence[str] | None, num_random_samples: int) -> tuple[str, ...]:

@@ -110,9 +110,9 @@ class Darts(SupernetAlgorithm):
             if isinstance(members[0], DiffMutableOP) and parameter is not None:
                 operations = members[0]._candidates
                 usable = [i for i, key in enumerate(operations) if not isinstance(operations[key], DartsZero)]
+                values = parameter.detach().tolist()
                 if usable:
-                    best = max(usable, key=lambda i: float(parameter[i]))  # noqa: B023
-                    choices[name] = members[0].choices[best]
+                    choices[name] = members[0].choices[max(usable, key=values.__getitem__)]
         return choices
 
     def _loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:

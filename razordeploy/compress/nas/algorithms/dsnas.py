@@ -102,14 +102,14 @@ class DSNAS(SupernetAlgorithm):
         with weights.optim_context(self):
             total, log = self.parse_losses(self._run_forward(batch, mode="loss"))
         weights.backward(total)
+        arch.zero_grad()
         if learns:
-            # What arrives through the path itself is not the gradient that is wanted; the drawn weights were detached.
-            arch.zero_grad()
             named = self.mutator_loss(float(_scale(weights)))
             loss, found = self.parse_losses(named)
             arch.backward(loss)
-            apply_gradients(arch)
             log.update(found)
+        # Without gradients this moves nothing; schedules count steps.
+        apply_gradients(arch)
         apply_gradients(weights)
         return log
 

@@ -1,0 +1,12 @@
+"""AutoFormer on scikit-learn's digits: one elastic transformer a step, narrower layers are parts of wider ones."""
+
+model = dict(
+    type="Autoformer",
+    architecture=dict(type="razordeploy.compress.nas.supernets.digits:autoformer_digits"),
+    mutator=dict(type="NasMutator"),
+)
+data = dict(type="digits")
+train = dict(epochs=20, batch_size=64, lr=2e-3, optimizer="adamw", shift=1, threads=1)
+checkpoint = "work_dirs/digits_autoformer/supernet.pth"
+
+deploy = dict(backends=["openvino", "onnxruntime"], input_shapes=[(1, 8, 8)], max_drop=1.0)
