@@ -16,6 +16,7 @@ from razordeploy.config.mm_config import read_config
 from razordeploy.config.paths import resolve_recipe
 from razordeploy.config.qat import QATConfig
 from razordeploy.config.qconfig import QuantizeConfig
+from razordeploy.config.search import SearchConfig
 from razordeploy.config.sections import CalibrationConfig, DeployConfig
 from razordeploy.config.strict import Section, check_regex
 from razordeploy.config.structure import PruneConfig, SubnetConfig
@@ -26,7 +27,7 @@ _LOADERS = ("calibrate_dataloader", "val_dataloader", "test_dataloader", "train_
 _DICTS = (*_LOADERS, "data", "train")
 _OWN_KEYS = (
     *("model", "checkpoint", "key_mapping", "strict", "trust_checkpoint", "quantize", "qat", "deploy", "calibration"),
-    *("data_root", "seed", "work_dir", "executor", "prune", "subnet", *_DICTS),
+    *("data_root", "seed", "work_dir", "executor", "search", "prune", "subnet", *_DICTS),
 )
 _MM_KEYS = (
     *("data_preprocessor", "dataset_type", "default_scope", "default_hooks", "custom_hooks", "custom_imports"),
@@ -71,6 +72,8 @@ class Recipe:
     test_dataloader: dict[str, Any] | None = None
     train_dataloader: dict[str, Any] | None = None
     train: dict[str, Any] | None = None
+    search: SearchConfig | None = None
+    """What is searched for in the model, a supernet; None: nothing."""
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
     """Where candidates and trials run."""
     seed: int = 0
@@ -137,6 +140,7 @@ def _recipe(file: Path, config: dict[str, Any], text: str) -> Recipe:
         qat=QATConfig.parse(_or_empty(config, "qat"), name),
         deploy=DeployConfig.parse(_or_empty(config, "deploy"), name),
         calibration=CalibrationConfig.parse(_or_empty(config, "calibration"), name),
+        search=SearchConfig.of_recipe(config, name),
         executor=ExecutorConfig.parse(_or_empty(config, "executor"), name),
         prune=None if prune is None else PruneConfig.parse(prune, name),
         subnet=None if subnet is None else SubnetConfig.parse(subnet, name),

@@ -27,14 +27,14 @@ def render_html(report: Report, directory: Path) -> str:
     """
     from markupsafe import Markup
 
-    script = _source("script.js")
+    script = source("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return str(
-        _environment()
+        environment()
         .get_template("page.html.jinja")
         .render(
             page_view(report, directory),
-            style=Markup(_source("style.css")),
+            style=Markup(source("style.css")),
             script=Markup(script),
             script_hash=f"sha256-{digest}",
         )
@@ -42,7 +42,8 @@ def render_html(report: Report, directory: Path) -> str:
 
 
 @cache
-def _environment() -> Any:
+def environment() -> Any:
+    """The templates, with the words that they use."""
     from jinja2 import ChainableUndefined, Environment, PackageLoader
 
     environment = Environment(
@@ -58,7 +59,8 @@ def _environment() -> Any:
     return environment
 
 
-def _source(name: str) -> str:
+def source(name: str) -> str:
+    """Text of a file that lies beside the templates."""
     return resources.files("razordeploy.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 

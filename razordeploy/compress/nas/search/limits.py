@@ -124,7 +124,7 @@ class Bounded:
         for _ in range(4):
             if self.sample(rng) is not None:
                 return
-        reach = {name: self._reach(name) for name in self.limits.ranges}
+        reach = {name: self.reach(name) for name in self.limits.ranges}
         wrong = [
             name for name, (low, high) in self.limits.ranges.items() if reach[name][0] > high or reach[name][1] < low
         ]
@@ -134,7 +134,7 @@ class Bounded:
         what = "no subnet has" if wrong else "no subnet was found with"
         raise ModelError(f"{what} {asked}: this space reaches {reached}", hint="widen the range, or the search space")
 
-    def _reach(self, name: str) -> tuple[float, float]:
+    def reach(self, name: str) -> tuple[float, float]:
         """The least and the most of one indicator, found by changing one group at a time."""
 
         def value(subnet: Subnet) -> float:
