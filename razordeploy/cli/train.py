@@ -10,6 +10,7 @@ from rich.console import Console
 
 from razordeploy.cli.given import resolve
 from razordeploy.cli.jobs import RecipeJob
+from razordeploy.compress.algorithms import is_algorithm, trainer_of
 from razordeploy.config.recipe import Recipe, load_recipe
 from razordeploy.data.sources import build_source
 from razordeploy.errors import RecipeError
@@ -33,7 +34,8 @@ def run(
     if "onnx" in recipe.model:
         raise RecipeError(f"{recipe.path}: an ONNX file cannot be trained", hint="train the model that it was made of")
     folder = work_dir or (Path(wanted).parent if wanted else Path("work_dirs") / recipe.name)
-    if {"architecture", "student"} & recipe.model.keys() and ":" not in recipe.model["type"]:
+    inside = {"architecture", "student"} & recipe.model.keys() and ":" not in recipe.model["type"]
+    if is_algorithm(recipe) or inside:
         checkpoint = _compress(recipe, folder, wanted, resume=resume, amp=amp, launcher=launcher)
     else:
         checkpoint = _train(recipe, folder, resume=resume, amp=amp, launcher=launcher)
@@ -65,7 +67,5 @@ def _train(recipe: Recipe, folder: Path, *, resume: bool, amp: bool, launcher: s
 
 def _compress(recipe: Recipe, folder: Path, wanted: str | None, *, resume: bool, amp: bool, launcher: str) -> Path:
     """Train a model that holds what is deployed as its ``architecture``."""
-    from razordeploy.compress.algorithms import trainer_of
-
     name = Path(wanted).name if wanted else None
     return trainer_of(recipe)(recipe, work_dir=folder, checkpoint=name, resume=resume, amp=amp, launcher=launcher)

@@ -13,23 +13,34 @@ from razordeploy.errors import RecipeError, nearest
 DISTILL = "razordeploy.compress.distill.train:train_distillation"
 NAS = "razordeploy.compress.nas.train:train_supernet"
 PRUNING = "razordeploy.compress.pruning.train:train_pruning"
+SUB_MODEL = "razordeploy.compress.pruning.finetune:train_sub_model"
 
 # Nothing is imported before a recipe asks for it.
 TRAINERS: dict[str, str] = {
     "ABTeacherStudentDistillation": DISTILL,
+    "AutoSlim": PRUNING,
     "Autoformer": NAS,
     "BigNAS": NAS,
     "DSNAS": NAS,
     "Darts": NAS,
     "DAFLDataFreeDistillation": DISTILL,
+    "DCFF": PRUNING,
+    "DMCP": PRUNING,
     "DataFreeDistillation": DISTILL,
     "FpnTeacherDistill": DISTILL,
+    "GroupFisherAlgorithm": PRUNING,
+    "GroupFisherDeploySubModel": SUB_MODEL,
+    "GroupFisherSubModel": SUB_MODEL,
+    "ItePruneAlgorithm": PRUNING,
     "MultiTeacherDistill": DISTILL,
     "OverhaulFeatureDistillation": DISTILL,
+    "RatioPruner": PRUNING,
     "SPOS": NAS,
     "SelfDistill": DISTILL,
     "SingleTeacherDistill": DISTILL,
+    "SlimmableNetwork": PRUNING,
     "TeacherStudentDistillation": DISTILL,
+    "sub_model": SUB_MODEL,
 }
 """Name -> ``module:function(recipe, work_dir=, checkpoint=, resume=, amp=, launcher=)``, which trains and returns the
 path of the weights; ``checkpoint`` None takes the function's own name for the file."""

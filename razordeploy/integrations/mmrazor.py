@@ -9,6 +9,10 @@ from razordeploy import registry
 from razordeploy.compress.algorithm.step import MODEL_WRAPPERS
 from razordeploy.compress.nas.supernets.classifier import CLASSIFIERS
 from razordeploy.compress.nas.supernets.table import SUPERNETS
+from razordeploy.compress.pruning.algorithms.group_fisher import SUB_MODELS
+from razordeploy.compress.pruning.algorithms.table import ALGORITHMS as PRUNING
+from razordeploy.compress.pruning.hooks import HOOKS as PRUNING_HOOKS
+from razordeploy.compress.pruning.loops import LOOPS as PRUNING_LOOPS
 from razordeploy.subnet.analyzer import TASK_UTILS
 from razordeploy.subnet.dynamic_ops.table import DYNAMIC_OPS
 from razordeploy.subnet.mutables.table import MUTABLES
@@ -18,7 +22,13 @@ from razordeploy.subnet.units.table import UNITS
 
 # Registry -> tables of name -> class or function.
 COMPONENTS: dict[str, tuple[Mapping[str, Any], ...]] = {
-    "MODELS": (MUTABLES, DYNAMIC_OPS, UNITS, MUTATORS, FUNCTIONS, SUPERNETS, CLASSIFIERS),
+    "HOOKS": (PRUNING_HOOKS,),
+    "LOOPS": (PRUNING_LOOPS,),
+    "MODELS": (
+        *(MUTABLES, DYNAMIC_OPS, UNITS, MUTATORS, FUNCTIONS),
+        *(SUPERNETS, CLASSIFIERS),
+        *(PRUNING, SUB_MODELS),
+    ),
     "MODEL_WRAPPERS": (MODEL_WRAPPERS,),
     "TASK_UTILS": (TASK_UTILS,),
 }

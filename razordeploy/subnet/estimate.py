@@ -43,7 +43,7 @@ class ResourceCounter:
 
     def __init__(self, graph: ChannelGraph, model: torch.nn.Module) -> None:
         self.graph = graph
-        self._macs = list(multiply_accumulates(graph.trace))
+        self.macs_terms = list(multiply_accumulates(graph.trace))
         self._params = list(_parameter_terms(graph, model))
 
     def count(self, choice: Choice | Selection | None = None) -> Resources:
@@ -53,7 +53,7 @@ class ResourceCounter:
             UsageError: as :meth:`ChannelGraph.select`.
         """
         widths = self._widths(choice)
-        macs = _sum(self._macs, widths)
+        macs = _sum(self.macs_terms, widths)
         return Resources(
             macs=macs,
             flops=2 * macs,
@@ -65,13 +65,13 @@ class ResourceCounter:
     def flops_and_params(self, choice: Choice | Selection | None = None) -> tuple[int, int]:
         """The two that a search asks for most."""
         widths = self._widths(choice)
-        return 2 * _sum(self._macs, widths), _sum(self._params, widths)
+        return 2 * _sum(self.macs_terms, widths), _sum(self._params, widths)
 
     def macs_by_module(self, choice: Choice | Selection | None = None) -> dict[str, int]:
         """Multiply-accumulates by the path of the module that does them."""
         widths = self._widths(choice)
         found: dict[str, int] = {}
-        for part in self._macs:
+        for part in self.macs_terms:
             found[part.module] = found.get(part.module, 0) + part.value(widths)
         return found
 

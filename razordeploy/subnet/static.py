@@ -71,19 +71,32 @@ def static_copy(architecture: nn.Module, mutator: ChannelMutator, inputs: tuple[
 
 def _masks(graph: ChannelGraph, mutator: ChannelMutator, model: str) -> dict[str, Tensor]:
     """By name of the traced unit, what is kept of those that are narrower."""
+    names = traced_names(graph, mutator, model)
+    return {names[unit.name]: unit.mask.cpu() for unit in mutator.all_units if not bool(unit.mask.all())}
+
+
+def traced_names(graph: ChannelGraph, mutator: ChannelMutator, model: str) -> dict[str, str]:
+    """By name of the mutator's unit, the name of the same in ``graph``.
+
+    Args:
+        graph: of the mutator's model.
+        mutator: that may know its units from a config.
+        model: what the model is called in messages.
+
+    Raises:
+        ModelError: the graph has no such unit, or one of another width.
+    """
     names = {alias: traced for traced, unit in graph.units.items() for alias in _names(unit)}
-    masks: dict[str, Tensor] = {}
+    found: dict[str, str] = {}
     for unit in mutator.all_units:
-        if bool(unit.mask.all()):
-            continue
         traced = next((names[name] for name in (unit.name, *unit.aliases()) if name in names), None)
         if traced is None or graph.units[traced].channels != unit.num_channels:
             raise ModelError(
                 f"{model} has no unit '{unit.name}' any more: the model has changed since its units were written",
                 hint=nearest(unit.name, names),
             )
-        masks[traced] = unit.mask.cpu()
-    return masks
+        found[unit.name] = traced
+    return found
 
 
 def _names(unit: PrunableUnit) -> list[str]:

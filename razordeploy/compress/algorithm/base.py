@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 from mmengine.model import BaseModel, is_model_wrapper
@@ -13,6 +14,20 @@ from razordeploy.compress.algorithm.build_model import build_architecture
 from razordeploy.errors import ModelError
 
 Losses = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Where a training run is."""
+
+    iteration: int = 0
+    """Steps done."""
+    epoch: int = 0
+    """Epochs done."""
+    epoch_length: int = 1
+    """Steps of one epoch."""
+    epochs: int = 1
+    """Epochs of the whole run; of one that counts steps, as many as they make, rounded up."""
 
 
 class BaseAlgorithm(BaseModel):
@@ -37,6 +52,8 @@ class BaseAlgorithm(BaseModel):
             data_preprocessor = _build_preprocessor(data_preprocessor)
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.architecture = student
+        self.schedule = Schedule()
+        """Kept up to date by ``ScheduleHook`` while a run trains this."""
 
     @property
     def student(self) -> nn.Module:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from razordeploy.compress.algorithm.base import BaseAlgorithm
 from razordeploy.compress.algorithm.build import build
 from razordeploy.compress.algorithm.build_model import recipe_folder
+from razordeploy.compress.algorithm.hooks import ScheduleHook
 from razordeploy.compress.algorithm.optim import SeparateOptimWrapperConstructor
 from razordeploy.config.recipe import Recipe
 from razordeploy.data.sources import build_source
@@ -88,6 +89,7 @@ def train_algorithm(
     run: dict[str, Any] = {"work_dir": work_dir, "checkpoint": checkpoint, "seed": recipe.seed, "resume": resume}
     run |= {"amp": amp, "launcher": launcher, "model_wrapper": _wrapper(algorithm, recipe)}
     names = {**OPTIM_WRAPPER_CONSTRUCTORS, **names}
+    hooks = [ScheduleHook(), *hooks]
     if recipe.data is not None and recipe.train is not None:
         return _train_source(algorithm, model, recipe, names, hooks, run)
     scope = str(recipe.config.get("default_scope") or "mmcls")

@@ -90,7 +90,9 @@ class SlimmableChannelMutator(ChannelMutator):
             norm.switch = index
 
     def _subnets(self) -> list[dict[str, int | float]]:
-        named = [unit for unit in self.all_units if unit.name in self.unit_config.entries] or self.mutable_units
+        configured = [unit for unit in self.all_units if unit.name in self.unit_config.entries]
+        # A unit that has to stay whole needs no list of the same number.
+        named = [u for u in configured if u.is_mutable or len(u.candidate_choices) > 1] or self.mutable_units
         lengths = {unit.name: len(unit.candidate_choices) for unit in named}
         if len(set(lengths.values())) > 1:
             shortest, longest = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)

@@ -1,0 +1,1 @@
+"""Structured pruning: which channels go, and when, while the rest is trained."""

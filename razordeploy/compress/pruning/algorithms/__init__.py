@@ -1,0 +1,1 @@
+"""Pruning algorithms: models that hold a model and the mutator of its channels."""
