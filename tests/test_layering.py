@@ -229,13 +229,13 @@ def _closure(imports: dict[str, list[Import]], module: str) -> set[str]:
 
 def _may_load(module: str, reached: str) -> bool:
     """Tell whether ``module`` may load ``reached``, which imports an optional package."""
+    if module == "razordeploy.integrations.mmrazor":
+        # mmengine itself imports it, at the first look-up in a registry.
+        return True
     if _layer(reached) == "train" or reached.startswith(QAT):
         if module in ("razordeploy.cli.qat", "razordeploy.cli.training") or module.startswith(QAT):
             return True
         return _layer(module) in ("train", "compress") or module == "razordeploy.cli.train"
-    if module == "razordeploy.integrations.mmrazor":
-        # mmengine itself imports it, at the first look-up in a registry.
-        return True
     if _layer(reached) == "compress":
         return _layer(module) == "compress" or module == "razordeploy.cli.train"
     # The files in a backend's folder are imported once its packages are known to be there.

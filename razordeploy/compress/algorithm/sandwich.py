@@ -54,7 +54,7 @@ def sandwich_step(
                 losses = _other(algorithm, batch, optim_wrapper, used)
         total, parsed = algorithm.parse_losses(losses)
         optim_wrapper.backward(total)
-        log.update(add_prefix(parsed, name))
+        log.update({key: value.detach() for key, value in add_prefix(parsed, name).items()})
     apply_gradients(optim_wrapper)
     if distiller is not None:
         distiller.reset_data_buffer()

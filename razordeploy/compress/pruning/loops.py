@@ -167,7 +167,7 @@ class AutoSlimGreedySearchLoop(_Loop):
         model = BaseAlgorithm(sliced(algorithm)[1], algorithm.data_preprocessor).eval()
         if self.calibration_batches:
             batches = itertools.islice(self.runner.train_dataloader, self.calibration_batches)
-            recalibrate(model, map(_Sized, batches), run=lambda _, data: model.val_step(data.batch))
+            recalibrate(model, map(_Sized, batches), forward=lambda _, data: model.val_step(data.batch))
         metrics = self.score(model)
         if self.score_key not in metrics:
             raise ModelError(f"no metric is called '{self.score_key}'", hint=nearest(self.score_key, metrics))

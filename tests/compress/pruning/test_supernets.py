@@ -232,9 +232,8 @@ def test_expected_cost_is_the_count_at_whole_numbers(dmcp):
         algorithm.set_subnet("expected")
         assert algorithm.mutator.current_choices == {FIRST: 1 + kept[0], SECOND: 2 + 2 * kept[1]}
         counted = costs.mega_macs(costs.now())
-        assert float(costs.expected_mega_macs(algorithm.mutator.expected_channels())) == pytest.approx(
-            counted, rel=1e-9
-        )
+        expected = costs.expected_mega_macs(algorithm.mutator.expected_channels())
+        assert expected.item() == pytest.approx(counted, rel=1e-9)
         x = images(1)
 
         with FlopCounterMode(display=False) as counter:
@@ -254,14 +253,14 @@ def test_expected_cost_is_the_mean_of_samples_and_differentiable(dmcp):
         algorithm.set_subnet("direct")
         samples.append(costs.mega_macs(costs.now()))
     found = torch.tensor(samples, dtype=torch.float64)
-    assert abs(float(found.mean() - expected)) < 3 * float(found.std()) / len(samples) ** 0.5
+    assert abs((found.mean() - expected).item()) < 3 * float(found.std()) / len(samples) ** 0.5
     parameter = algorithm.mutator.arch_param_of(SECOND)
     gradient = torch.autograd.grad(expected, parameter)[0]
     values = []
     for step in (1e-2, -1e-2):
         with torch.no_grad():
             parameter[1] += step
-            values.append(float(costs.expected_mega_macs(algorithm.mutator.expected_channels())))
+            values.append(costs.expected_mega_macs(algorithm.mutator.expected_channels()).item())
             parameter[1] -= step
     assert float(gradient[1]) == pytest.approx((values[0] - values[1]) / 2e-2, rel=1e-2)
 
@@ -276,7 +275,7 @@ def test_the_cost_goes_to_its_target(dmcp, kind):
         optimizer.zero_grad()
         algorithm.flops_loss()[1].backward()
         optimizer.step()
-    flops = float(algorithm.flops_loss()[0])
+    flops = algorithm.flops_loss()[0].item()
     assert 0.93 * 0.0025 < flops < 1.07 * 0.0025
 
 

@@ -17,6 +17,7 @@ from razordeploy.compress.algorithm.step import apply_gradients
 from razordeploy.compress.algorithm.weights import pretrained
 from razordeploy.compress.pruning.algorithms.base import PruningAlgorithm
 from razordeploy.compress.pruning.algorithms.slimmable import read_subnet
+from razordeploy.compress.pruning.clear import clear_removed
 from razordeploy.errors import CheckpointError, ModelError, RecipeError
 from razordeploy.subnet.fix import export_fix_subnet, load_fix_subnet
 from razordeploy.subnet.mutators.channel import ChannelMutator
@@ -162,14 +163,15 @@ def group_fisher_deploy_sub_model(
 def widen(mutator: ChannelMutator, divisor: int) -> None:
     """Keep as many channels more as every unit's number needs to be a multiple of ``divisor``, or all of them.
 
-    What comes back are the first of the removed channels. A checkpoint that pruning has written has zeros there, so
-    that what the model computes stays the same.
+    What comes back are the first of the removed channels, with weights of zero: what the model computes stays the same.
 
     Raises:
         RecipeError: ``divisor`` is no number of at least 1.
     """
     if isinstance(divisor, bool) or not isinstance(divisor, int) or divisor < 1:
         raise RecipeError(f"expected a divisor of at least 1, got {divisor!r}")
+    if divisor > 1:
+        clear_removed(mutator, every=True)
     for unit in mutator.mutable_units:
         kept, step = unit.mutable_channel.activated_channels, math.lcm(divisor, unit.segment_step)
         wanted = min(unit.num_channels, -(-kept // step) * step)
