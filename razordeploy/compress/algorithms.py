@@ -49,6 +49,7 @@ BUILDERS: dict[str, str] = {
     DISTILL: "razordeploy.compress.distill.train:build_algorithm",
     NAS: "razordeploy.compress.nas.train:build_supernet",
     PRUNING: "razordeploy.compress.pruning.train:build_algorithm",
+    SUB_MODEL: "razordeploy.compress.pruning.finetune:build_sub_model",
 }
 """What trains an algorithm -> ``module:function(recipe)``, which builds it without training."""
 

@@ -167,7 +167,7 @@ class AutoSlimGreedySearchLoop(_Loop):
         model = BaseAlgorithm(sliced(algorithm)[1], algorithm.data_preprocessor).eval()
         if self.calibration_batches:
             batches = itertools.islice(self.runner.train_dataloader, self.calibration_batches)
-            recalibrate(model, map(_Sized, batches), forward=lambda _, data: model.val_step(data.batch))
+            recalibrate(model, batches, forward=lambda _, data: model.val_step(data))
         metrics = self.score(model)
         if self.score_key not in metrics:
             raise ModelError(f"no metric is called '{self.score_key}'", hint=nearest(self.score_key, metrics))
@@ -189,17 +189,6 @@ class AutoSlimGreedySearchLoop(_Loop):
             if is_main_process():
                 write_mapping(Path(self.runner.work_dir) / f"FLOPS_{one.costs['macs']:.2f}M.yaml", subnet)
         algorithm.settle()
-
-
-class _Sized:
-    """A batch of any kind, with a length."""
-
-    def __init__(self, batch: Any) -> None:
-        self.batch = batch
-
-    def __len__(self) -> int:
-        inputs = self.batch["inputs"] if isinstance(self.batch, Mapping) else self.batch[0]
-        return len(inputs)
 
 
 LOOPS: dict[str, type] = {
