@@ -87,7 +87,7 @@ class BigNAS(SupernetAlgorithm):
                 losses = self._max_losses(batch) if index == 0 else self._other_losses(kind, batch)
                 total, found = self.parse_losses(add_prefix(losses, name))
                 optim_wrapper.backward(total)
-                log.update({key: value for key, value in found.items() if key != "loss"})
+                log.update({key: value.detach() for key, value in found.items() if key != "loss"})
                 log["loss"] = log["loss"] + total.detach() if "loss" in log else total.detach()
         if self.distiller is not None:
             self.distiller.reset_data_buffer()
