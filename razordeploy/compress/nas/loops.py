@@ -240,7 +240,7 @@ class SubnetModel:
     def _run(self, model: Any, data: Any, mode: str) -> Any:
         # A preprocessor may change the batch in place.
         batch = self.preprocess(copy.copy(data), False)
-        return model(batch["inputs"], batch.get("data_samples", batch.get("targets")), mode=mode)
+        return model(**batch, mode=mode) if isinstance(batch, dict) else model(*batch, mode=mode)
 
 
 def subnets_of(algorithm: Any, wanted: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
