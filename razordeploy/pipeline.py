@@ -12,7 +12,7 @@ from razordeploy.deployment import Deployment, marked_once
 from razordeploy.each_backend import Made, Timer, make_each, open_backends
 from razordeploy.errors import ModelError, RecipeError, UsageError
 from razordeploy.job import PTQJob, PTQResult, begin
-from razordeploy.preparation import improve_all, prepare, work_on
+from razordeploy.preparation import improve_all, prepare, with_widths, work_on
 from razordeploy.quantization.algorithms.table import build_algorithms
 from razordeploy.quantization.qconfig import check_patterns
 from razordeploy.validation import evaluate_float
@@ -35,9 +35,11 @@ def run_ptq(job: PTQJob) -> PTQResult:
         captured = capture(job.model, job.example_inputs, dynamic_batch=job.deploy.dynamic_batch)
     check_tensor_names(job.deploy, captured)
     check_patterns(job.quantize, captured)
+    widths: list[str] = []
+    job = with_widths(job, captured, backends, widths)
     prepared = prepare(job, captured, backends, timer)
     calibration = prepared.calibration
-    notes = [*captured.warnings, *calibration.notes]
+    notes = [*captured.warnings, *calibration.notes, *widths]
     drafts = prepared.drafts
     if job.quantize.algorithms:
         with timer("improve"):

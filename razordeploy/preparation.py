@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
+import torch
 from torch import fx
 
 from razordeploy.backends.base import Backend
@@ -12,17 +14,21 @@ from razordeploy.capture.graph import CapturedModel
 from razordeploy.config.backend_spec import OpRule
 from razordeploy.data.batch import Batch
 from razordeploy.each_backend import Timer
+from razordeploy.errors import RecipeError
 from razordeploy.job import Batches, PTQJob, begin
 from razordeploy.quantization.algorithms.data import Work, hold
 from razordeploy.quantization.algorithms.table import build_algorithms, improve
 from razordeploy.quantization.cache import Pass, StatisticsCache, statistics_key
-from razordeploy.quantization.calibrate import calibrate, checked_stream
+from razordeploy.quantization.calibrate import calibrate, checked_stream, of_size
 from razordeploy.quantization.draft import Draft
 from razordeploy.quantization.guard import costly_attention
+from razordeploy.quantization.mixed.assign import assign_bits, summary, with_bits
 from razordeploy.quantization.placement import OpSettings, Settings
 from razordeploy.quantization.plan import QuantPlan
 from razordeploy.quantization.qconfig import settings_for
 from razordeploy.quantization.statistics import resolve
+
+Job = TypeVar("Job", bound=PTQJob)
 
 
 @dataclass(kw_only=True)
@@ -54,6 +60,42 @@ def prepare(job: PTQJob, captured: CapturedModel, backends: list[Backend], timer
         _keep_costly_attention_float(backend, draft, calibration)
         drafts[backend.name] = draft
     return Prepared(captured=captured, calibration=calibration, drafts=drafts)
+
+
+def with_widths(job: Job, captured: CapturedModel, backends: list[Backend], notes: list[str]) -> Job:
+    """The job with the bits of every layer chosen, where its recipe asks for mixed precision.
+
+    Raises:
+        RecipeError: a backend has no kernels for the widths, or the budget cannot be met.
+    """
+    wanted = job.quantize.mixed_precision
+    if wanted is None:
+        return job
+    for backend in backends:
+        missing = [b for b in wanted.bits if b not in backend.spec.bits]
+        if missing:
+            raise RecipeError(
+                f"mixed precision: backend '{backend.name}' has no kernels for {missing} bits",
+                hint="--backend academic simulates any width",
+            )
+    begin(job, "choose bit widths", kept="nothing is kept")
+    plan = backends[0].plan(captured, settings_for(backends[0].spec, job.quantize))
+    stream = checked_stream(opened(job.calibration), captured, "calibration data", notes=[], min_samples=0)
+    chosen = assign_bits(captured, plan, wanted, first_samples(captured, stream, wanted.samples))
+    notes.append(summary(wanted, chosen))
+    return replace(job, quantize=with_bits(job.quantize, chosen, activations=wanted.activations))
+
+
+def first_samples(captured: CapturedModel, stream: Iterable[Batch], count: int) -> list[tuple[torch.Tensor, ...]]:
+    """Inputs of about ``count`` samples, in batches that the model takes."""
+    found, left = [], count
+    for batch in stream if captured.dynamic_batch else of_size(stream, captured.batch_size):
+        taken = batch.head(left) if captured.dynamic_batch else batch
+        found.append(taken.inputs)
+        left -= len(taken)
+        if left <= 0:
+            break
+    return found
 
 
 def work_on(job: PTQJob, captured: CapturedModel, notes: list[str]) -> Work:

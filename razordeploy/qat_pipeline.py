@@ -17,7 +17,7 @@ from razordeploy.deployment import Deployment, marked_once
 from razordeploy.each_backend import Made, Timer, make_each, open_backends
 from razordeploy.job import PTQJob, PTQResult, begin
 from razordeploy.pipeline import check_model, check_tensor_names
-from razordeploy.preparation import improve_all, prepare, work_on
+from razordeploy.preparation import improve_all, prepare, with_widths, work_on
 from razordeploy.quantization.algorithms.table import build_algorithms
 from razordeploy.quantization.cache import model_digest
 from razordeploy.quantization.draft import Draft
@@ -61,9 +61,11 @@ def run_qat(job: QATJob) -> PTQResult:
         captured = capture(job.model, job.example_inputs, dynamic_batch=job.deploy.dynamic_batch, keep_norms=True)
     check_tensor_names(job.deploy, captured)
     check_patterns(job.quantize, captured)
+    widths: list[str] = []
+    job = with_widths(job, captured, backends, widths)
     prepared = prepare(job, captured, backends, timer)
     statistics, drafts = prepared.calibration.statistics, prepared.drafts
-    notes = [*captured.warnings, *prepared.calibration.notes]
+    notes = [*captured.warnings, *prepared.calibration.notes, *widths]
     for draft in list(drafts.values())[:1]:
         notes += dead_values(draft.plan, statistics)
     if job.quantize.algorithms:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
+from razordeploy.config.mixed import MixedPrecisionConfig
 from razordeploy.config.scheme import QScheme
 from razordeploy.config.strict import Section
 from razordeploy.errors import RecipeError
@@ -16,7 +17,10 @@ _DTYPES = {"qint8": True, "quint8": False}
 _QSCHEME_KEYS = ("qdtype", "bit", "is_symmetry", "is_symmetric_range", "averaging_constant", "per_channel")
 _QCONFIG_KEYS = ("w_observer", "a_observer", "w_fake_quant", "a_fake_quant", "w_qscheme", "a_qscheme")
 
-_QUANTIZE_KEYS = ("global_qconfig", "overrides", "skip", "skip_ops", "algorithms")
+_QUANTIZE_KEYS = (
+    *("global_qconfig", "overrides", "input_layer", "output_layer", "skip", "skip_ops", "mixed_precision"),
+    "algorithms",
+)
 
 _Parts = TypeVar("_Parts", "SchemeOverride", "QConfig")
 
@@ -109,6 +113,14 @@ class QuantizeConfig:
     """Patterns of modules that stay float."""
     skip_ops: tuple[str, ...] = ()
     """Kinds of operation that stay float."""
+    input_layer: QConfig | None = None
+    """Of layers that read the model's input, on top of the global one and the overrides; None: nothing special."""
+    output_layer: QConfig | None = None
+    """Of layers that write the model's output."""
+    float_ends: tuple[str, ...] = ()
+    """``input``, ``output``, both or none: whose layers stay float."""
+    mixed_precision: MixedPrecisionConfig | None = None
+    """How weights get widths of their own; None: those of the other keys."""
     algorithms: tuple[dict[str, Any], ...] = ()
     """Run in order on each backend's draft after calibration: ``type`` (a name of the table) and options."""
 
@@ -120,8 +132,18 @@ class QuantizeConfig:
                 found = found.updated(override.qconfig)
         return found
 
-    def skip_reason(self, module: str, op: str) -> str | None:
+    def at_ends(self, found: QConfig, ends: Sequence[str]) -> QConfig:
+        """``found`` with what is asked of layers at ``ends``: ``input``, ``output`` or both."""
+        for end, wanted in (("input", self.input_layer), ("output", self.output_layer)):
+            if end in ends and wanted is not None:
+                found = found.updated(wanted)
+        return found
+
+    def skip_reason(self, module: str, op: str, ends: Sequence[str] = ()) -> str | None:
         """Why the recipe keeps operation kind ``op`` in the module at path ``module`` in float; None: it does not."""
+        end = next((end for end in ends if end in self.float_ends), None)
+        if end is not None:
+            return f"the recipe's {end}_layer is 'float'"
         if op in self.skip_ops:
             return f"the recipe's skip_ops names '{op}'"
         pattern = next((pattern for pattern in self.skip if module_matches(pattern, module)), None)
@@ -139,6 +161,10 @@ class QuantizeConfig:
             overrides=tuple(_override(entry, file, f"quantize.overrides[{i}]") for i, entry in enumerate(entries)),
             skip=section.patterns("skip"),
             skip_ops=section.strings("skip_ops") or (),
+            input_layer=_end(section, "input_layer"),
+            output_layer=_end(section, "output_layer"),
+            float_ends=tuple(end for end in ("input", "output") if section.values.get(f"{end}_layer") == "float"),
+            mixed_precision=MixedPrecisionConfig.parse(section.values.get("mixed_precision"), file),
             algorithms=_algorithms(section),
         )
 
@@ -154,6 +180,15 @@ def module_matches(pattern: str, path: str) -> bool:
     if pattern.startswith("re:"):
         return any(re.fullmatch(pattern[3:], candidate) for candidate in paths)
     return any(fnmatch.fnmatchcase(candidate, pattern) for candidate in paths)
+
+
+def _end(section: Section, key: str) -> QConfig | None:
+    value = section.values.get(key)
+    if isinstance(value, str):
+        if value != "float":
+            raise section.error(key, "'float' or a dict such as dict(w_qscheme=dict(bit=8))")
+        return None
+    return None if value is None else _qconfig(value, section.file, f"{section.where}.{key}")
 
 
 def _algorithms(section: Section) -> tuple[dict[str, Any], ...]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from razordeploy.config.executor import ExecutorConfig
 from razordeploy.config.mm_config import read_config
+from razordeploy.config.mm_quant import own_sections
 from razordeploy.config.paths import resolve_recipe
 from razordeploy.config.qat import QATConfig
 from razordeploy.config.qconfig import QuantizeConfig
@@ -121,6 +122,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, str] | None = None) ->
 
 def _recipe(file: Path, config: dict[str, Any], text: str) -> Recipe:
     name = str(file)
+    config = own_sections(config, name)
     top = Section(values=config, file=name, where="recipe")
     strict, trust = top.boolean("strict"), top.boolean("trust_checkpoint")
     prune, subnet = config.get("prune"), config.get("subnet")

@@ -11,6 +11,7 @@ from razordeploy.config.backend_spec import BackendSpec, OpRule
 from razordeploy.config.qconfig import QuantizeConfig, module_matches
 from razordeploy.config.scheme import QScheme
 from razordeploy.errors import RecipeError, nearest
+from razordeploy.quantization.ends import ends_of
 from razordeploy.quantization.fake_quants.table import build_fake_quant
 from razordeploy.quantization.observers.table import build_observer
 from razordeploy.quantization.op_kinds import DEPTHWISE, KINDS
@@ -28,15 +29,15 @@ def settings_for(spec: BackendSpec, config: QuantizeConfig) -> Settings:
     _check_names(config, spec)
 
     def settings(node: fx.Node, kind: str, rule: OpRule) -> OpSettings:
-        path = origin_path(node)
-        asked = config.for_op(path, kind)
+        path, ends = origin_path(node), ends_of(node)
+        asked = config.at_ends(config.for_op(path, kind), ends)
         activation, weight = spec.activation.scheme(), spec.weight.scheme(rule.axis)
         if asked.a_scheme is not None:
             activation = asked.a_scheme.apply(activation)
         if asked.w_scheme is not None:
             weight = asked.w_scheme.apply(weight)
         _check_grids(spec, path or node.name, activation, weight)
-        skip = config.skip_reason(path, kind)
+        skip = config.skip_reason(path, kind, ends)
         if skip is None and not rule.enabled and not _asked_for(config, path, kind):
             skip = rule.reason or "off by default"
         return OpSettings(
@@ -78,7 +79,8 @@ def _check_names(config: QuantizeConfig, spec: BackendSpec) -> None:
     for kind in (*config.skip_ops, *(o.op for o in config.overrides if o.op is not None)):
         if kind not in kinds:
             raise RecipeError(f"unknown operation kind '{kind}'", hint=nearest(kind, kinds))
-    for qconfig in (config.global_qconfig, *(o.qconfig for o in config.overrides)):
+    ends = [q for q in (config.input_layer, config.output_layer) if q is not None]
+    for qconfig in (config.global_qconfig, *(o.qconfig for o in config.overrides), *ends):
         for observer in (qconfig.w_observer, qconfig.a_observer):
             if observer is not None:
                 build_observer(observer)

@@ -8,6 +8,7 @@ import torch
 
 from razordeploy.capture.graph import CapturedModel, module_path
 from razordeploy.config.qconfig import QConfig, QuantizeConfig
+from razordeploy.quantization.ends import ends_of
 from razordeploy.quantization.fake_quants.base import FakeQuantizeBase
 from razordeploy.quantization.fake_quants.lsq import LearnableFakeQuantize
 from razordeploy.quantization.fake_quants.table import build_fake_quant
@@ -40,8 +41,12 @@ def chosen_fake_quants(captured: CapturedModel, plan: QuantPlan, config: Quantiz
     def asked(point: QuantPoint) -> QConfig:
         for user in readers[point.group]:
             kind = kind_of(nodes[user]) if user in nodes else None
-            if kind is not None and any(o.matches(module_path(nodes[user]), kind) for o in config.overrides):
-                return config.for_op(module_path(nodes[user]), kind)
+            if kind is None:
+                continue
+            path, ends = module_path(nodes[user]), ends_of(nodes[user])
+            wanted = config.at_ends(config.for_op(path, kind), ends)
+            if wanted != config.global_qconfig:
+                return wanted
         return config.global_qconfig
 
     def make(point: QuantPoint, start: QParams) -> FakeQuantizeBase:
