@@ -15,7 +15,8 @@ import torch.onnx  # noqa: F401
 
 import razordeploy.cli.main
 import razordeploy.cli.measure
-import razordeploy.cli.ptq  # noqa: F401
+import razordeploy.cli.ptq
+import razordeploy.cli.search  # noqa: F401
 import razordeploy.report.html  # noqa: F401
 
 

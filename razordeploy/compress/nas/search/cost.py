@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from razordeploy.compress.nas.search.space import SearchSpace, Subnet
+from razordeploy.errors import ModelError
 from razordeploy.subnet.dynamic_ops.base import DynamicMixin
 from razordeploy.subnet.dynamic_ops.resizer import DynamicInputResizer
 from razordeploy.subnet.dynamic_ops.sequential import DynamicSequential
@@ -57,8 +59,17 @@ class SupernetCosts:
         """Subnets that were counted by running the supernet."""
 
     def __call__(self, subnet: Subnet) -> dict[str, float]:
-        """``macs``, ``flops`` (twice the multiply-accumulates) and ``params``, in millions."""
-        macs, params = self.count(subnet)
+        """``macs``, ``flops`` (twice the multiply-accumulates) and ``params``, in millions.
+
+        Infinite where the subnet does not run: no limit allows it, and where there is none its evaluation says why.
+        """
+        try:
+            macs, params = self.count(subnet)
+        except ModelError:
+            raise
+        except Exception as error:  # the model's own code, which may raise anything
+            _log.debug("a subnet does not run: %s", error)
+            return dict.fromkeys(("macs", "flops", "params"), math.inf)
         return {"macs": macs / _MILLION, "flops": 2 * macs / _MILLION, "params": params / _MILLION}
 
     def count(self, subnet: Subnet) -> tuple[int, int]:
@@ -93,11 +104,11 @@ class SupernetCosts:
         rng = random.Random(seed)
         # Two rounds: what the first leaves in the table is what the second is held against.
         for _ in range(4 * _CHECKS):
-            self.count(space.sample(rng))
+            self(space.sample(rng))
         for _ in range(_CHECKS):
             subnet = space.sample(rng)
-            from_table = self.count(subnet)
-            if from_table != self.count_in_full(subnet):
+            from_table = self(subnet)
+            if math.isfinite(from_table["macs"]) and self.count(subnet) != self.count_in_full(subnet):
                 _log.warning("costs of this supernet are no sums over layers: every subnet is counted in full")
                 self.exact_only = True
                 return False

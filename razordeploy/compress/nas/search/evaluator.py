@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
@@ -19,6 +20,8 @@ ScoreTask = Callable[[Subnet], tuple[float, float]]
 
 _ATTEMPTS = 3
 """Workers that a candidate may outlive: another task or the machine may have ended the first."""
+_AHEAD = 2
+"""Candidates given to the executor for each that runs."""
 _LOOK_S = 0.2
 
 
@@ -63,11 +66,11 @@ class Evaluator:
             ModelError: not one candidate of all so far has a score.
         """
         found: dict[str, Scored] = {}
-        waiting: dict[Future[Any], tuple[Subnet, int]] = {}
+        queue: deque[tuple[Subnet, int]] = deque()
         for subnet in batch:
             known = self.journal.known.get(subnet_key(subnet))
             if known is None:
-                waiting[self.executor.submit(self.task, subnet)] = (subnet, 1)
+                queue.append((subnet, 1))
                 continue
             self.from_journal += 1
             # The space's own values: a file holds lists for tuples.
@@ -75,16 +78,23 @@ class Evaluator:
                 subnet=subnet, score=known.score, costs=self.costs(subnet), error=known.error, seconds=known.seconds
             )
         self._report(found)
-        while waiting:
+        running: dict[Future[Any], tuple[Subnet, int]] = {}
+        while queue or running:
             self._heed_stop()
-            for future in wait(waiting, timeout=_LOOK_S, return_when=FIRST_COMPLETED).done:
-                subnet, attempt = waiting.pop(future)
+            # No more than keeps the workers busy: an executor in this process runs what it is given at once.
+            while queue and len(running) < self.executor.max_parallel * _AHEAD:
+                subnet, attempt = queue.popleft()
+                running[self.executor.submit(self.task, subnet)] = (subnet, attempt)
+                if next(reversed(running)).done():
+                    break
+            for future in wait(running, timeout=_LOOK_S, return_when=FIRST_COMPLETED).done:
+                subnet, attempt = running.pop(future)
                 error = future.exception()
-                if isinstance(error, WorkerDied) and attempt < _ATTEMPTS and not self.stop():
-                    waiting[self.executor.submit(self.task, subnet)] = (subnet, attempt + 1)
-                    continue
                 if error is not None:
                     self._heed_stop()
+                if isinstance(error, WorkerDied) and attempt < _ATTEMPTS:
+                    queue.append((subnet, attempt + 1))
+                    continue
                 scored = self._scored(subnet, future, error)
                 self.journal.add(scored, again=isinstance(error, WorkerDied | TaskTimeout))
                 found[scored.key] = scored

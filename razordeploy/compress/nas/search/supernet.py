@@ -91,6 +91,6 @@ def open_supernet(recipe: Recipe, checkpoint: str | Path | None = None, *, trust
 def _of_another_space(error: CheckpointError, recipe: Recipe) -> CheckpointError:
     """The same error, with a word on search spaces where the file was read and does not match."""
     text = str(error)
-    if "no such" in text or "not found" in text or "cannot be read" in text:
+    if "does not match" not in text:
         return error
     return CheckpointError(f"{text} (is it of another search space than {recipe.path}?)")
