@@ -41,9 +41,12 @@ def run(
         checkpoint = _train(recipe, folder, resume=resume, amp=amp, launcher=launcher)
     console = Console()
     console.print(f"wrote {checkpoint}", markup=False, soft_wrap=True)
-    follow = ["razordeploy", "ptq", given]
+    decided = checkpoint.with_name("fix_subnet.yaml").is_file() and is_algorithm(recipe)
+    follow = ["razordeploy", "export" if decided else "ptq", given]
     if wanted is None or Path(wanted) != checkpoint:
         follow += ["--checkpoint", str(checkpoint)]
+    if decided:
+        follow += ["--slice-weight", "--out", str(checkpoint.with_suffix(""))]
     console.print(f"next: {shlex.join(follow)}", markup=False, soft_wrap=True)
 
 

@@ -35,6 +35,10 @@ class ChoiceCosts:
         inputs = example_inputs(mutator.parse, architecture)
         plain = make_plain(copy.deepcopy(architecture))
         graph = mutator.graph
+        for module in plain.modules():
+            # Whoever watches the supernet does not watch the capture.
+            module._forward_hooks.clear()
+            module._forward_pre_hooks.clear()
         if graph is None:
             if inputs is None:
                 raise ModelError("parse_cfg needs a demo_input to count by", hint="such as (1, 3, 224, 224)")

@@ -187,8 +187,13 @@ class AutoSlimGreedySearchLoop(_Loop):
             algorithm.set_subnet(one.subnet)
             subnet = sliced(algorithm)[0]
             if is_main_process():
-                write_mapping(Path(self.runner.work_dir) / f"FLOPS_{one.costs['macs']:.2f}M.yaml", subnet)
+                write_mapping(Path(self.runner.work_dir) / subnet_file(one.costs["macs"]), subnet)
         algorithm.settle()
+
+
+def subnet_file(mega_macs: float) -> str:
+    """Name of the file of a subnet, as mmrazor has it; below a million with more digits."""
+    return f"FLOPS_{mega_macs:.2f}M.yaml" if mega_macs >= 1 else f"FLOPS_{mega_macs:.4g}M.yaml"
 
 
 LOOPS: dict[str, type] = {

@@ -91,8 +91,8 @@ class SlimmableChannelMutator(ChannelMutator):
 
     def _subnets(self) -> list[dict[str, int | float]]:
         configured = [unit for unit in self.all_units if unit.name in self.unit_config.entries]
-        # A unit that has to stay whole needs no list of the same number.
-        named = [u for u in configured if u.is_mutable or len(u.candidate_choices) > 1] or self.mutable_units
+        # Units that have to stay whole have the candidates of the defaults too, and no choice.
+        named = [unit for unit in configured if unit.is_mutable] or self.mutable_units
         lengths = {unit.name: len(unit.candidate_choices) for unit in named}
         if len(set(lengths.values())) > 1:
             shortest, longest = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)
