@@ -67,6 +67,10 @@ class PTQJob(DeployJob):
     quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
     calibration_samples: int | None = None
     """For the progress display only."""
+    recover: bool = False
+    """True: where an engine loses more than ``deploy.max_drop``, algorithms are tried until it does not."""
+    finetune: Callable[..., Any] | None = None
+    """Trains a draft for a short time, as ``recovery.Finetune``; None: there is nothing to train on."""
 
 
 @dataclass(kw_only=True)

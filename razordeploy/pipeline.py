@@ -15,6 +15,7 @@ from razordeploy.job import PTQJob, PTQResult, begin
 from razordeploy.preparation import improve_all, prepare, with_widths, work_on
 from razordeploy.quantization.algorithms.table import build_algorithms
 from razordeploy.quantization.qconfig import check_patterns
+from razordeploy.recovery import recovered
 from razordeploy.validation import evaluate_float
 
 
@@ -28,6 +29,11 @@ def run_ptq(job: PTQJob) -> PTQResult:
     """
     check_model(job.model)
     build_algorithms(job.quantize.algorithms)
+    if job.recover and job.evaluation is None:
+        raise UsageError(
+            "recovery needs labelled data to measure the engines on, there is none",
+            hint="give the recipe a data section or a test_dataloader, or drop --recover",
+        )
     backends, errors = open_backends(job.backends)
     timer = Timer()
     with timer("capture"):
@@ -55,7 +61,10 @@ def run_ptq(job: PTQJob) -> PTQResult:
         draft = drafts[backend.name]
         if not any(op.int8 for op in draft.plan.ops):
             notes.append(f"{backend.name}: no operation of the model can be quantized: the engine computes in float")
-        artifact, entry = deployment.make(backend, draft)
+        made = deployment.make(backend, draft)
+        if job.recover:
+            made = recovered(deployment, backend, draft, made, work_on(job, captured, []), job.finetune)
+        artifact, entry = made
         entry["seconds"] = {**timer.seconds, **entry["seconds"]}
         entry["calibration"] = {"samples": calibration.statistics.samples, "seconds": timer.seconds["calibrate"]}
         return artifact, entry

@@ -25,6 +25,7 @@ def run(
     benchmark_seconds: float,
     trust: bool,
     data: Path | None = None,
+    recover: bool = False,
 ) -> int:
     """Run the recipe and return the exit code: 0, 1 (a check failed), 3 (a backend is missing) or 128 + signal.
 
@@ -61,6 +62,7 @@ def run(
                     "checkpoint": None if checkpoint is None else str(checkpoint.resolve()),
                 },
                 progress=progress,
+                recover=recover,
                 before_replacing=before_replacing,
             )
         )

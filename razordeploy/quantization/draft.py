@@ -121,6 +121,27 @@ class Draft:
         twin.graph_module.recompile()
         return twin
 
+    def changed(self, other: Draft) -> bool:
+        """Tell whether any constant or the graph itself differs from ``other``'s."""
+        mine, others = ({n.name: n.target for n in d.captured.graph.nodes} for d in (self, other))
+        return mine != others
+
+    def keep_float(self, reasons: Mapping[str, str], batches: Iterable[tuple[torch.Tensor, ...]]) -> None:
+        """Leave some operations in float, with the weights and biases that they had; all other scales stay.
+
+        Args:
+            reasons: operation's node -> why.
+            batches: inputs, for scales that the new plan needs and the old one had not.
+        """
+        self.kept_float = {**self.kept_float, **reasons}
+        before = self.params
+        self.recalibrate(batches)
+        self.params.update({group: q for group, q in before.items() if group in self.params})
+        rounded = {p.node for p in self.plan.points if p.kind == "weight"}
+        parts = {a for n in self.captured.graph.nodes if n.name in reasons for a in n.args if isinstance(a, fx.Node)}
+        for node in [n for n in parts if n.name in self.floats and n.name not in rounded]:
+            self.set_constant(node, self.floats[node.name], equivalent=True)
+
     def recalibrate(self, batches: Iterable[tuple[torch.Tensor, ...]]) -> None:
         """Place the grids anew in the graph as it is now, and take their scales from ``batches``."""
         self.plan = self.replan(self.captured, self.kept_float)
@@ -146,11 +167,37 @@ def _copied(captured: CapturedModel) -> CapturedModel:
     return replace(captured, graph_module=module)
 
 
-def constants(draft: Draft) -> dict[str, Any]:
-    """Everything about ``draft`` that calibration data and time went into, as tensors: what a resumed run reads."""
-    changed = {
-        n.name: draft.constant(n)
-        for n in draft.captured.graph.nodes
-        if str(n.target).startswith(("_changed_", "_bias_"))
+def draft_state(draft: Draft) -> dict[str, Any]:
+    """All that tells ``draft`` from the plain one, as tensors and plain types; ``restored_draft`` reads it back."""
+    graph = draft.captured.graph
+    return {
+        "constants": {n.name: draft.constant(n) for n in graph.nodes if str(n.target).startswith("_changed_")},
+        "floats": dict(draft.floats),
+        "inserted": list(draft.inserted),
+        "kept_float": dict(draft.kept_float),
+        "params": {group: (q.scale.detach(), q.zero_point) for group, q in draft.params.items()},
+        "own": draft.own,
     }
-    return {"constants": changed, "floats": dict(draft.floats), "inserted": list(draft.inserted)}
+
+
+def restored_draft(plain: Draft, state: Mapping[str, Any]) -> Draft:
+    """The draft that ``state`` was made of; ``plain`` is the one that it came from."""
+    if not state["own"]:
+        return plain
+    draft = plain.copied()
+    for reader, _ in state["inserted"]:
+        draft.bias_of(draft.node(reader))
+    nodes = {n.name: n for n in draft.captured.graph.nodes}
+    for name, value in state["constants"].items():
+        draft.set_constant(nodes[name], value)
+    draft.floats = dict(state["floats"])
+    draft.kept_float = dict(state["kept_float"])
+    draft.plan = draft.replan(draft.captured, draft.kept_float)
+    schemes = {p.group: p.scheme for p in draft.plan.points}
+    draft.params = {
+        group: QParams(scale=scale, zero_point=zero_point, scheme=schemes[group])
+        for group, (scale, zero_point) in state["params"].items()
+        if group in schemes
+    }
+    draft.refresh()
+    return draft

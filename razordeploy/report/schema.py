@@ -92,6 +92,36 @@ class Calibration(TypedDict, total=False):
     sha256: str
 
 
+class _RecoveryStep(TypedDict):
+    name: str
+    kept: bool
+    seconds: Number
+
+
+class RecoveryStep(_RecoveryStep, total=False):
+    """One attempt: points that its engine loses, and gains over the best before it; ``note`` says what it did."""
+
+    drop: Number
+    gained: Number
+    int8: int
+    """Operations that are quantized in it."""
+    note: str
+
+
+class Recovery(TypedDict, total=False):
+    """From what the plain engine loses to what the best one does, in points."""
+
+    target: Number
+    met: bool
+    start: Number
+    end: Number
+    algorithms: list[str]
+    """What the engine that was kept went through, in order."""
+    float: list[str]
+    """Operations that went back to float."""
+    steps: list[RecoveryStep]
+
+
 class Seconds(TypedDict, total=False):
     """Wall-clock time of each step."""
 
@@ -99,6 +129,7 @@ class Seconds(TypedDict, total=False):
     calibrate: Number
     place: Number
     improve: Number
+    recover: Number
     export: Number
     train: Number
     validate: Number
@@ -220,6 +251,7 @@ class BackendReport(_Verdict, total=False):
     usage: str
     """Python that runs the engine with its runtime alone."""
     seconds: Seconds
+    recovery: Recovery
 
 
 class Environment(TypedDict, total=False):

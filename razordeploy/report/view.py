@@ -15,6 +15,7 @@ from razordeploy.report.blocks import blocks
 from razordeploy.report.commands import page_commands
 from razordeploy.report.picture import STATES, float_reasons, letter_legend, lines, state_legend, state_of
 from razordeploy.report.plots import decibel_axis, latency_axis, latency_curve, layers_plot
+from razordeploy.report.recovery import recovery_views
 from razordeploy.report.schema import BackendReport, Layer, Number, Op, Report, lookup, passed
 from razordeploy.report.scorecard import scorecard
 from razordeploy.report.verdict import over_limit, sentence
@@ -62,6 +63,7 @@ def page_view(report: Report, directory: Path) -> dict[str, Any]:
         "states": STATES,
         "layers": _layers(made, rows),
         "latency": _latency(made),
+        "recoveries": recovery_views(made),
         "times": times_table(made, engine),
         "files": [(name, file_links(name, entry)) for name, entry in made.items()],
         "commands": page_commands(report, directory),

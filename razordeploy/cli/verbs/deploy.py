@@ -22,6 +22,7 @@ def ptq(
     benchmark_seconds: Annotated[float, typer.Option(min=0, help="Latency measurement per backend; 0: none.")] = 3.0,
     trust_checkpoint: Annotated[bool, typer.Option(help="Let the checkpoint run code while it loads.")] = False,
     data: Annotated[Path | None, typer.Option(help="A folder of images, instead of the recipe's.")] = None,
+    recover: Annotated[bool, typer.Option("--recover", help="Try algorithms until --max-drop holds.")] = False,
 ) -> None:
     """Float model -> calibrated, quantized, exported and validated engines."""
     from razordeploy.cli.ptq import run
@@ -40,6 +41,7 @@ def ptq(
         benchmark_seconds=benchmark_seconds,
         trust=trust_checkpoint,
         data=data,
+        recover=recover,
     )
     raise typer.Exit(code)
 

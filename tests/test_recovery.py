@@ -1,0 +1,180 @@
+"""Recovery: steps until the engine's gap holds, never worse than plain, and an interrupt that costs one step."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from razordeploy import recovery
+from razordeploy.api import build_report
+from razordeploy.config.qconfig import QuantizeConfig
+from razordeploy.config.sections import DeployConfig
+from razordeploy.data.batch import Batch
+from razordeploy.errors import BackendError, UsageError
+from razordeploy.job import Progress, PTQJob
+from razordeploy.pipeline import run_ptq
+from razordeploy.quantization.algorithms.learned import AdaRound, LSQFinetune, QDrop
+from razordeploy.quantization.calibrate import Interrupted
+from razordeploy.report.write import read_report, write_report
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """A few optimiser steps are enough to see that each algorithm is tried."""
+    from razordeploy.quantization.algorithms import table
+
+    for name, cls in (("AdaRound", AdaRound), ("QDrop", QDrop), ("LSQFinetune", LSQFinetune)):
+        quick = type(name, (cls,), {"__post_init__": lambda self: object.__setattr__(self, "steps", 10)})
+        monkeypatch.setitem(table.ALGORITHMS, name, quick)
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 6)
+    ).eval()
+
+
+def stream(seed):
+    def opened():
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(2):
+            coarse = torch.randn(32, 3, 3, 3, generator=generator)
+            x = nn.functional.interpolate(coarse, size=(8, 8), mode="bilinear")
+            yield Batch((x,), net()(x).argmax(1))
+
+    return opened
+
+
+def coarse(bits=2, **more):
+    qconfig = {"w_qscheme": {"bit": bits, "per_channel": True}}
+    return QuantizeConfig.parse({"global_qconfig": qconfig, **more}, "test")
+
+
+@pytest.fixture
+def job(tmp_path):
+    def make(**changes):
+        options = {
+            "model": net(),
+            "example_inputs": (torch.zeros(2, 3, 8, 8),),
+            "calibration": stream(0),
+            "evaluation": stream(1),
+            "backends": ["academic"],
+            "work_dir": tmp_path,
+            "quantize": coarse(),
+            "deploy": DeployConfig(max_drop=0.0),
+            "benchmark_seconds": 0,
+            "recover": True,
+            "data_fingerprint": "the same",
+        }
+        return PTQJob(**{**options, **changes})
+
+    return make
+
+
+def record(result, backend="academic"):
+    return result.backends[backend]["recovery"]
+
+
+def test_it_recovers_what_coarse_weights_lose_and_says_how(job, tmp_path):
+    result = run_ptq(job(deploy=DeployConfig(max_drop=20.0)))
+    found = record(result)
+    assert found["start"] > 30 and found["end"] <= 20.0 and found["met"]
+    assert result.backends["academic"]["gap"]["float_to_engine"] == pytest.approx(found["end"])
+    kept = [s for s in found["steps"] if s["kept"]]
+    assert sum(s["gained"] for s in kept) == pytest.approx(found["start"] - found["end"])
+    assert all(s["seconds"] > 0 for s in found["steps"]) and result.backends["academic"]["seconds"]["recover"] > 0
+    write_report(build_report(result, ["academic"], model="net"), tmp_path)
+    assert read_report(tmp_path)["backends"]["academic"]["recovery"]["steps"][0]["name"] == "range search"
+    page = (tmp_path / "report.html").read_text()
+    assert "range search" in page and "bias correction" in page
+
+
+def test_a_target_out_of_reach_fails_with_the_best_kept(job):
+    plain = run_ptq(job(recover=False)).backends["academic"]["gap"]["float_to_engine"]
+    result = run_ptq(job(quantize=coarse(bits=1)))
+    entry = result.backends["academic"]
+    assert not entry["passed"] and not entry["recovery"]["met"]
+    assert entry["gap"]["float_to_engine"] <= entry["recovery"]["start"]
+    assert [s["name"] for s in entry["recovery"]["steps"]][-1] == "training"
+    assert "no training data" in entry["recovery"]["steps"][-1]["note"]
+    assert any(name.endswith("in float") for name in (s["name"] for s in entry["recovery"]["steps"]))
+    assert plain > 0
+
+
+def test_nothing_is_tried_where_the_gap_holds_already(job, monkeypatch):
+    monkeypatch.setattr(recovery, "engine_drop", lambda *a: pytest.fail("tried"))
+    result = run_ptq(job(quantize=coarse(bits=8), deploy=DeployConfig(max_drop=50.0)))
+    assert record(result)["steps"] == [] and record(result)["met"]
+
+
+def test_what_is_worse_is_not_kept_and_what_fails_is_noted(job, monkeypatch):
+    drops = iter([90.0, BackendError("no kernel"), 80.0])
+
+    def drop(*args):
+        value = next(drops, 99.0)
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    monkeypatch.setattr(recovery, "engine_drop", drop)
+    plain = run_ptq(job(recover=False)).backends["academic"]
+    result = run_ptq(job())
+    found = record(result)
+    assert not any(s["kept"] for s in found["steps"]) and found["end"] == found["start"]
+    assert "no kernel" in found["steps"][1]["note"]
+    assert result.backends["academic"]["metrics"]["engine"] == plain["metrics"]["engine"]
+
+
+@pytest.mark.parametrize("backend", ("openvino", "onnxruntime"))
+def test_engines_recover_too(job, backend):
+    model = net()
+    with torch.no_grad():  # three channels set the range of all
+        model[0].weight[:3] *= 300
+        model[0].bias[:3] *= 300
+        model[2].weight[:, :3] /= 300
+    result = run_ptq(job(model=model, backends=[backend], quantize=QuantizeConfig(), deploy=DeployConfig(max_drop=2.0)))
+    found = record(result, backend)
+    assert found["start"] > 10 and found["met"] and "CrossLayerEqualization" in found["algorithms"]
+    assert result.backends[backend]["passed"]
+
+
+def test_an_interrupted_recovery_goes_on_where_it_was(job, monkeypatch):
+    calls = []
+    measured = recovery.engine_drop
+
+    def counted(deployment, backend, draft):
+        calls.append(1)
+        return measured(deployment, backend, draft)
+
+    monkeypatch.setattr(recovery, "engine_drop", counted)
+    whole = record(run_ptq(job()))
+    names = [s["name"] for s in whole["steps"]]
+    for file in (job().work_dir / "cache").glob("recovery-*.pt"):
+        file.unlink()
+    calls.clear()
+    stopped = Progress(stop=lambda: len(calls) == 2)
+    with pytest.raises(Interrupted, match="steps are kept"):
+        run_ptq(job(progress=stopped))
+    calls.clear()
+    again = record(run_ptq(job()))
+    assert [s["name"] for s in again["steps"]] == names
+    assert len(calls) == sum("drop" in s for s in whole["steps"]) - 1 or len(calls) < len(names)
+    assert again["end"] == whole["end"] and again["algorithms"] == whole["algorithms"]
+
+
+def test_without_labels_there_is_nothing_to_recover(job):
+    with pytest.raises(UsageError, match="recovery needs labelled data"):
+        run_ptq(job(evaluation=None))
+
+
+def test_operations_go_back_to_float_with_their_own_weights(job, tmp_path):
+    result = run_ptq(job(quantize=coarse(bits=1)))
+    plan = json.loads((tmp_path / "academic" / "placement.json").read_text())
+    reverted = record(result)["float"]
+    if reverted:
+        reasons = {op["node"]: op["reason"] for op in plan["ops"]}
+        assert all("when it alone is quantized" in reasons[node] for node in reverted)
