@@ -58,6 +58,7 @@ OPTIONAL = {
     "optuna": (),
     "PIL": (),
     "ray": (),
+    "scipy": (),
     "sklearn": (),
     "submitit": (),
     "tensorrt": (),

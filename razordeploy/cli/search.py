@@ -20,12 +20,13 @@ from razordeploy.cli.search_report import print_search, write_search_report
 from razordeploy.cli.search_result import Chosen, choose, export_chosen, write_targets
 from razordeploy.cli.signals import Signalled, stop_on_signals
 from razordeploy.compress.nas.search.cost import SupernetCosts
-from razordeploy.compress.nas.search.driver import Outcome, run_search
+from razordeploy.compress.nas.search.driver import Outcome, run_predicted_search, run_search
 from razordeploy.compress.nas.search.evaluator import Evaluator
 from razordeploy.compress.nas.search.greedy import GreedySearch
 from razordeploy.compress.nas.search.journal import JOURNAL, Journal
 from razordeploy.compress.nas.search.latency import LatencyTable
 from razordeploy.compress.nas.search.limits import Bounded, Costs, Limits
+from razordeploy.compress.nas.search.metric_predictor import MetricPredictor
 from razordeploy.compress.nas.search.scored import Searcher
 from razordeploy.compress.nas.search.scorer import Scorer
 from razordeploy.compress.nas.search.space import SearchSpace
@@ -128,15 +129,16 @@ def _search(
     if journal.kept_as is not None:
         warnings.append(f"{folder / JOURNAL} was of other weights, data or space; it is kept as {journal.kept_as.name}")
     progress.stage(f"{config.type} search" + (f", {len(journal.known)} candidates known" if journal.known else ""))
+    planned = searcher.planned if config.predictor is None else config.predictor.train_samples + config.predictor.verify
     evaluator = Evaluator(
         executor,
         search_task.score,
         journal,
         costs=every,
         stop=progress.stop,
-        advance=lambda done: progress.advance(done, searcher.planned),
+        advance=lambda done: progress.advance(done, planned),
     )
-    outcome = run_search(searcher, evaluator)
+    outcome = _outcome(recipe, config, searcher, evaluator, bounded)
     if isinstance(searcher, GreedySearch):
         chosen = Chosen(scored=searcher.found[searcher.targets[-1]])
     else:
@@ -159,6 +161,26 @@ def _search(
         evaluator=evaluator,
         bounded=bounded,
         warnings=warnings,
+    )
+
+
+def _outcome(
+    recipe: Recipe, config: SearchConfig, searcher: Searcher, evaluator: Evaluator, bounded: Bounded
+) -> Outcome:
+    wanted = config.predictor
+    if wanted is None:
+        return run_search(searcher, evaluator)
+    predictor = MetricPredictor(
+        {"type": wanted.type, **wanted.options}, bounded.space, encoding_type=wanted.encoding, score_key=config.score
+    )
+    return run_predicted_search(
+        searcher,
+        evaluator,
+        predictor,
+        bounded,
+        train_samples=wanted.train_samples,
+        verify=wanted.verify,
+        seed=recipe.seed,
     )
 
 

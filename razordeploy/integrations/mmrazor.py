@@ -7,6 +7,8 @@ from typing import Any
 
 from razordeploy import registry
 from razordeploy.compress.algorithm.step import MODEL_WRAPPERS
+from razordeploy.compress.nas.search.metric_predictor import PREDICTORS
+from razordeploy.compress.nas.search.predictors import HANDLERS
 from razordeploy.compress.nas.supernets.classifier import CLASSIFIERS
 from razordeploy.compress.nas.supernets.table import SUPERNETS
 from razordeploy.compress.pruning.algorithms.group_fisher import SUB_MODELS
@@ -30,7 +32,7 @@ COMPONENTS: dict[str, tuple[Mapping[str, Any], ...]] = {
         *(PRUNING, SUB_MODELS),
     ),
     "MODEL_WRAPPERS": (MODEL_WRAPPERS,),
-    "TASK_UTILS": (TASK_UTILS,),
+    "TASK_UTILS": (TASK_UTILS, PREDICTORS, HANDLERS),
 }
 
 for _name, _tables in COMPONENTS.items():

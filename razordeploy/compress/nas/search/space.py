@@ -48,7 +48,12 @@ class SearchSpace:
         Raises:
             ModelError: as above, or a group whose choices cannot be listed.
         """
-        return cls({name: _choices(name, members[0]) for name, members in mutator.search_groups.items()})
+        return cls.of_groups(mutator.search_groups)
+
+    @classmethod
+    def of_groups(cls, search_groups: Mapping[str, Sequence[Any]]) -> SearchSpace:
+        """The same of its groups: members by name."""
+        return cls({name: _choices(name, members[0]) for name, members in search_groups.items()})
 
     @property
     def size(self) -> int:
