@@ -29,10 +29,11 @@ LAYERS = (
     ("recovery",),
     ("conversion", "pipeline", "sliced"),
     ("qat_pipeline",),
-    ("integrations", "report"),
+    ("report",),
     ("hpo",),
     ("api",),
     ("api_training",),
+    ("integrations",),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -41,6 +42,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 OPTIONAL = {
     "mmcls": (),
     "mmcv": (),
+    "mmdeploy": (),
     "mmengine": (
         "registry.py",
         *("train/amp.py", "train/classifier.py", "train/config_runner.py", "train/hooks.py", "train/runner.py"),

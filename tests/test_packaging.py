@@ -31,7 +31,7 @@ DISTRIBUTIONS = {
     "cuda": "cuda-bindings",
 }
 # Imported where it is there, never asked for: another package's, or the reader's own.
-NOT_OURS = {"__main__"}
+NOT_OURS = {"__main__", "h5py", "mmdeploy"}
 
 
 def _name(requirement: str) -> str:

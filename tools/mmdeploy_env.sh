@@ -27,5 +27,29 @@ pip install -c "$constraints" -e "$repository[openvino,onnxruntime,data]" pytest
 pip install --no-deps "mmdeploy==$version"
 if [ "$version" = 1.3.1 ]; then
     pip install --no-deps torchvision==0.28.0  # mmpretrain imports it
+    # torchvision's wheel is made for CUDA: beside a CPU build of PyTorch two operators have to be declared first.
+    site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    cat >"$site/declare_torchvision.py" <<'PYTHON'
+import importlib.abc
+import sys
+
+
+class Declare(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "torchvision":
+            sys.meta_path.remove(self)
+            import torch
+
+            if not torch.cuda.is_available():
+                library = torch.library.Library("torchvision", "DEF")
+                for operator in ("nms", "qnms"):
+                    library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+                sys.modules[__name__].library = library
+        return None
+
+
+sys.meta_path.insert(0, Declare())
+PYTHON
+    echo "import declare_torchvision" >"$site/declare_torchvision.pth"
 fi
 "$venv/bin/python" -W ignore -c 'import mmengine, mmdeploy; print("mmdeploy", mmdeploy.__version__, "in", __import__("sys").prefix)'

@@ -21,10 +21,10 @@ def recipes_dir() -> Path:
 
 
 def shipped_recipes() -> tuple[str, ...]:
-    """Every shipped recipe that can be run, as ``ptq/x.py``; the ``_base_`` parts are left out."""
+    """Every shipped recipe that can be run, as ``ptq/x.py``; ``_base_`` parts and mmdeploy's configs are left out."""
     root = recipes_dir()
     found = (path.relative_to(root) for path in root.rglob("*.py"))
-    return tuple(sorted(path.as_posix() for path in found if "_base_" not in path.parts))
+    return tuple(sorted(path.as_posix() for path in found if not {"_base_", "deploy"} & set(path.parts)))
 
 
 def resolve_recipe(path: str | Path) -> Path:

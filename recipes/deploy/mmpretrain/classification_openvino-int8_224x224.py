@@ -1,0 +1,6 @@
+"""Classifiers of mmpretrain, 224 x 224, to int8 on openvino by mmdeploy's tools/deploy.py."""
+
+_base_ = ["../_base_/int8.py"]
+
+codebase_config = dict(type="mmpretrain", task="Classification")
+backend_config = dict(type="openvino", model_inputs=[dict(opt_shapes=dict(input=[1, 3, 224, 224]))])
