@@ -23,6 +23,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if Path(item.path).parent == Path(__file__).parent:
             item.add_marker(pytest.mark.filterwarnings("ignore"))  # mmcv, mmpretrain and mmdeploy have many
+            item.add_marker(pytest.mark.timeout(1800))  # each script starts a handful of processes, each with PyTorch
             if not HERE:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
@@ -143,7 +144,7 @@ def deploy_config(folder, backend, *, name="deploy.py", **extra):
     return path
 
 
-def run_script(*words, cwd, timeout=280):
+def run_script(*words, cwd, timeout=900):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, str(SCRIPTS), *map(str, words)]
     return subprocess.run(command, cwd=cwd, env=environment, text=True, capture_output=True, timeout=timeout)
