@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -77,6 +78,8 @@ def build_foreign(name: str, keywords: Mapping[str, Any], noun: str) -> Any:
         MissingDependency: the package is not installed.
         RecipeError: it has no such name, or does not take the keywords.
     """
+    # Makes the names of mmrazor known inside other packages' configs.
+    importlib.import_module("razordeploy.registry")
     scope, _, short = name.partition(".")
     with registry_scope(scope):
         from mmengine.config import ConfigDict

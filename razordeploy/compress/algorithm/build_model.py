@@ -16,7 +16,7 @@ from razordeploy import lazy
 from razordeploy.capture.checkpoint import load_into
 from razordeploy.capture.config_model import read_model_config
 from razordeploy.capture.factory import resolve_factory
-from razordeploy.compress.algorithm.build import build_foreign, split_type
+from razordeploy.compress.algorithm.build import build_foreign, construct, split_type
 from razordeploy.compress.algorithm.plain import as_classifier
 from razordeploy.errors import ModelError, RecipeError
 
@@ -59,6 +59,9 @@ def build_architecture(config: Any, where: str) -> nn.Module:
     name, keywords = split_type(config, where)
     if ":" in name:
         return _call_factory(name, keywords, where)
+    own = _own(name)
+    if own is not None:
+        return construct(own, copy.deepcopy(keywords), where)  # type: ignore[no-any-return]
     if "." not in name:
         name = f"{'mmcls' if lazy.available('mmcls') else 'mmpretrain'}.{name}"
     model = build_foreign(name, copy.deepcopy(keywords), where)
@@ -100,6 +103,16 @@ def beside(path: str) -> str | Path:
     """``path`` from the working directory, or else from the recipe's folder."""
     inside = _FOLDER.get() / path
     return inside if not Path(path).expanduser().exists() and inside.exists() else path
+
+
+def _own(name: str) -> type[BaseModel] | None:
+    """A whole model that this package registers under ``name``."""
+    if "." in name:
+        return None
+    from razordeploy.registry import MODELS
+
+    found = MODELS.get(f"razordeploy.{name}")
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 
 def _call_factory(name: str, keywords: Mapping[str, Any], where: str) -> nn.Module:

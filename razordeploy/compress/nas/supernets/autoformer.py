@@ -209,6 +209,8 @@ class AutoformerBackbone(DynamicMixin, VisionTransformer):
         for block in blocks:
             heads, ratios = OneShotMutableValue(list(num_heads)), OneShotMutableValue(list(mlp_ratios))
             block.register_mutables(heads, ratios, self.base_embed_dims, self.mutable_embed_dims)
+        # Last of the modules: mutables go by the first path that leads to them.
+        self._modules["mutable_attrs"] = self._modules.pop("mutable_attrs")
 
     @property
     def static_op_factory(self) -> type[nn.Module]:

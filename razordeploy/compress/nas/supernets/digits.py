@@ -12,6 +12,7 @@ from razordeploy.compress.nas.supernets.darts import DartsBackbone
 from razordeploy.compress.nas.supernets.heads import DynamicLinearClsHead
 from razordeploy.compress.nas.supernets.layers import ConvModule
 from razordeploy.compress.nas.supernets.mobilenet_v3 import AttentiveMobileNetV3
+from razordeploy.compress.nas.supernets.resnet_slice import ResNetSlice
 from razordeploy.subnet.dynamic_ops.resizer import DynamicInputResizer
 from razordeploy.subnet.mutables.base import BaseMutable
 from razordeploy.subnet.mutables.diff_module import OneHotMutableOP
@@ -163,3 +164,18 @@ def autoformer_digits(num_classes: int = 10) -> SupernetClassifier:
         max_relative_position=3,
     )
     return SupernetClassifier(backbone, 32, num_classes, backbone.last_mutable)
+
+
+def resnet_digits(num_classes: int = 10, width: int = 16) -> SupernetClassifier:
+    """A residual network of two stages whose stem and stages keep a quarter, half, three quarters or all channels."""
+
+    def quarters(full: int) -> dict[str, Any]:
+        return {"type": "Int", "lower": full // 4, "upper": full + 1, "step": full // 4}
+
+    space = {
+        "base_channels": quarters(width),
+        "stage_blocks": [1, 1],
+        "stage_out_channel": [quarters(width), quarters(2 * width)],
+    }
+    backbone = ResNetSlice(18, space, num_stages=2, strides=(1, 2), out_indices=(1,), in_channels=1, small_stem=True)
+    return SupernetClassifier(backbone, 2 * width, num_classes, backbone.feat_dim)

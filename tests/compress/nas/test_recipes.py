@@ -1,0 +1,111 @@
+"""Every shipped recipe of a supernet takes one training step of its own, on small images."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
+
+from razordeploy import lazy
+from razordeploy.compress.algorithm.optim import SeparateOptimWrapperConstructor
+from razordeploy.compress.nas.algorithms.darts import Darts, TwoBatches
+from razordeploy.compress.nas.train import build_supernet
+from razordeploy.compress.pruning.finetune import build_sub_model
+from razordeploy.config.paths import shipped_recipes
+from razordeploy.config.recipe import Recipe, load_recipe
+from razordeploy.data.mm import registry_scope
+from razordeploy.errors import RazorDeployError
+
+pytest.importorskip("mmcls")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+RECIPES = [name for name in shipped_recipes() if name.startswith("nas/mmcls/") and name.endswith(".py")]
+SUPERNETS = [name for name in RECIPES if "supernet" in name]
+# Smaller, so that a step takes seconds.
+OPTIONS = {
+    "autoformer": {"model.architecture.backbone.img_size": "32", "model.architecture.backbone.depth": "[1, 2]"},
+    "attentive": {"model.architecture.input_resizer_cfg.mutable_shape.value_list": "[[32, 32], [48, 48]]"},
+    "ofa": {"model.architecture.input_resizer_cfg.input_sizes": "[[32, 32], [48, 48]]"},
+    "darts": {"model.architecture.backbone.num_layers": "3", "model.architecture.backbone.out_indices": "(2,)"},
+    "dsnas": {"model.estimator_cfg.input_shape": "(1, 3, 32, 32)", "model.pretrain_epochs": "0"},
+}
+# Search groups; two layers of sixteen in the transformer.
+SPACES = {
+    **{"autoformer": 6, "attentive": 31, "ofa": 69, "darts": 36, "dsnas": 20},
+    **{"spos_shufflenet": 20, "spos_mobilenet": 22},
+}
+
+
+def _family(name: str) -> str:
+    return next(key for key in SPACES if Path(name).stem.startswith(key))
+
+
+def _load(name: str) -> Recipe:
+    options = dict(OPTIONS.get(_family(name), {}))
+    if _family(name) == "attentive":
+        options["model.architecture.input_resizer_cfg.mutable_shape.default_value"] = "[32, 32]"
+    return load_recipe(name, options)
+
+
+def _batch(count: int = 2) -> dict[str, Any]:
+    from mmcls.structures import ClsDataSample
+
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=generator) for _ in range(count)]
+    samples = [ClsDataSample(metainfo={"sample_idx": i}).set_gt_label(i) for i in range(count)]
+    return {"inputs": images, "data_samples": samples}
+
+
+def _optimizers(recipe: Recipe, model: torch.nn.Module) -> Any:
+    config = dict(recipe.config["optim_wrapper"])
+    if config.pop("constructor", "").endswith("SeparateOptimWrapperConstructor"):
+        return SeparateOptimWrapperConstructor(config)(model)
+    with registry_scope("mmcls"):
+        return build_optim_wrapper(model, config)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, id=Path(name).stem) for name in SUPERNETS])
+def test_one_training_step(name):
+    torch.set_num_threads(1)
+    recipe = _load(name)
+    algorithm = build_supernet(recipe).train()
+    assert len(algorithm.mutator.search_groups) == SPACES[_family(name)]
+    wrapper = _optimizers(recipe, algorithm)
+    before = [p.detach().clone() for p in algorithm.parameters()]
+    data: Any = TwoBatches(_batch(), _batch()) if isinstance(algorithm, Darts) else _batch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log = algorithm.train_step(data, wrapper)
+    assert all(bool(torch.as_tensor(value).isfinite().all()) for value in log.values())
+    assert any(not torch.equal(x, y) for x, y in zip(before, algorithm.parameters(), strict=True))
+    algorithm.eval()
+    found = algorithm(**algorithm.data_preprocessor(_batch(), False), mode="predict")
+    assert [sample.pred_label.label.numel() for sample in found] == [1, 1]
+
+
+def test_every_family_is_there():
+    assert {_family(name) for name in SUPERNETS} == set(SPACES)
+
+
+def test_the_published_cells_make_the_published_network():
+    recipe = load_recipe("nas/mmcls/darts_subnet_1xb96_cifar10_2.0.py")
+    model = build_sub_model(recipe)
+    params = sum(p.numel() for name, p in model.named_parameters() if "aux" not in name)
+    # The paper says 3.3 million.
+    assert 3.2e6 < params < 3.4e6
+    losses = model.train()(torch.randn(2, 3, 32, 32), _batch()["data_samples"], mode="loss")
+    assert set(losses) == {"loss", "aux_loss"}
+
+
+def test_the_detectors_recipe_says_what_it_needs():
+    name = next(name for name in shipped_recipes() if name.startswith("nas/mmdet/"))
+    if lazy.available("mmdet"):
+        backbone = load_recipe(name).model["architecture"]["backbone"]
+        assert backbone["type"] == "mmrazor.SearchableShuffleNetV2"
+        return
+    with pytest.raises(RazorDeployError, match="mmdet"):
+        load_recipe(name)
