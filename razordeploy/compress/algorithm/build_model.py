@@ -61,7 +61,7 @@ def build_architecture(config: Any, where: str) -> nn.Module:
         return _call_factory(name, keywords, where)
     own = _own(name)
     if own is not None:
-        return construct(own, copy.deepcopy(keywords), where)  # type: ignore[no-any-return]
+        return construct(own, copy.deepcopy(keywords), where)
     if "." not in name:
         name = f"{'mmcls' if lazy.available('mmcls') else 'mmpretrain'}.{name}"
     model = build_foreign(name, copy.deepcopy(keywords), where)
