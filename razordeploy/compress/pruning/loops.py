@@ -93,7 +93,7 @@ class AutoSlimGreedySearchLoop(_Loop):
 
     From the largest subnet down, each step takes one unit one choice smaller, the one that costs the least score.
     Subnets are sliced copies whose batch norms are recalibrated, so that the supernet stays as it is. Every target
-    writes ``FLOPS_<millions>M.yaml``; ``greedy_search.json`` lets an interrupted search go on.
+    writes ``FLOPS_<target>M.yaml``; ``greedy_search.json`` lets an interrupted search go on.
 
     Args:
         runner: mmengine's.
@@ -183,17 +183,12 @@ class AutoSlimGreedySearchLoop(_Loop):
             write_mapping(Path(self.runner.work_dir) / self.STATE, known)
 
     def _write(self, algorithm: AutoSlim) -> None:
-        for one in self.found.values():
+        for target, one in self.found.items():
             algorithm.set_subnet(one.subnet)
             subnet = sliced(algorithm)[0]
             if is_main_process():
-                write_mapping(Path(self.runner.work_dir) / subnet_file(one.costs["macs"]), subnet)
+                write_mapping(Path(self.runner.work_dir) / f"FLOPS_{target:g}M.yaml", subnet)
         algorithm.settle()
-
-
-def subnet_file(mega_macs: float) -> str:
-    """Name of the file of a subnet, as mmrazor has it; below a million with more digits."""
-    return f"FLOPS_{mega_macs:.2f}M.yaml" if mega_macs >= 1 else f"FLOPS_{mega_macs:.4g}M.yaml"
 
 
 LOOPS: dict[str, type] = {

@@ -17,7 +17,7 @@ from razordeploy.compress.pruning.algorithms.group_fisher import GroupFisherAlgo
 from razordeploy.compress.pruning.algorithms.ite_prune import ItePruneAlgorithm
 from razordeploy.compress.pruning.algorithms.slimmable import SlimmableNetwork, read_subnet
 from razordeploy.compress.pruning.hooks import DMCPSubnetHook, PruningStructureHook, ResourceInfoHook
-from razordeploy.compress.pruning.loops import AutoSlimGreedySearchLoop, ItePruneValLoop, SlimmableValLoop, subnet_file
+from razordeploy.compress.pruning.loops import AutoSlimGreedySearchLoop, ItePruneValLoop, SlimmableValLoop
 from razordeploy.errors import ModelError, RecipeError
 from razordeploy.subnet.fix import load_fix_subnet
 from razordeploy.train.classifier import ShiftAndFlip
@@ -174,8 +174,8 @@ def test_greedy_slimming_takes_the_step_that_hurts_least(runner, autoslim, tmp_p
     assert costs[0] <= 0.003 and costs[1] <= 0.001 and costs[0] >= costs[1]
     wide, narrow = (search.found[target].subnet for target in (0.003, 0.001))
     assert all(narrow[name] <= wide[name] for name in wide)
-    for one in search.found.values():
-        file = tmp_path / subnet_file(one.costs["macs"])
+    for target, one in search.found.items():
+        file = tmp_path / f"FLOPS_{target}M.yaml"
         small = load_fix_subnet(tiny(), file)
         assert small.conv2.weight.shape[:2] == (round(one.subnet[SECOND] * 8), round(one.subnet[FIRST] * 4))
     # From its state the same comes out again, without a look at the data.
