@@ -121,15 +121,20 @@ def _onnx(job: SubnetJob, folder: Path) -> tuple[dict[str, str], list[TensorSpec
 
 def _resources(job: SubnetJob) -> dict[str, Any]:
     """What the subnet costs for one sample of the example inputs, and what the whole model does."""
-    assert job.module is not None
-    one = tuple(x[:1] if isinstance(x, torch.Tensor) and x.dim() else x for x in job.example_inputs)
+    pairs = (("subnet", job.module), ("full", job.full))
+    return {name: resources(module, job.example_inputs) for name, module in pairs if module is not None}
+
+
+def resources(module: nn.Module, example_inputs: tuple[Any, ...]) -> dict[str, int]:
+    """``macs`` of one sample and ``params`` of a static model.
+
+    Raises:
+        ModelError: it cannot be captured.
+    """
+    one = tuple(x[:1] if isinstance(x, torch.Tensor) and x.dim() else x for x in example_inputs)
     estimator = ResourceEstimator(units=dict.fromkeys(("macs", "params", "flops"), ""), example_inputs=one)
-    found = {}
-    for name, module in (("subnet", job.module), ("full", job.full)):
-        if module is not None:
-            counted = estimator.estimate(module)
-            found[name] = {key: int(counted[key]) for key in ("macs", "params")}
-    return found
+    counted = estimator.estimate(module)
+    return {key: int(counted[key]) for key in ("macs", "params")}
 
 
 def _check(module: nn.Module, again: nn.Module, inputs: tuple[Any, ...]) -> None:

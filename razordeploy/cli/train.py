@@ -29,16 +29,16 @@ def run(
     """Train the recipe's model from scratch and write its weights where the recipe looks for its checkpoint."""
     given = recipe_path
     recipe_path, overrides = resolve(recipe_path, overrides)
-    recipe = load_recipe(recipe_path, {**overrides, "checkpoint": "None"})
     wanted = load_recipe(recipe_path, overrides).checkpoint
-    if "onnx" in recipe.model:
-        raise RecipeError(f"{recipe.path}: an ONNX file cannot be trained", hint="train the model that it was made of")
-    folder = work_dir or (Path(wanted).parent if wanted else Path("work_dirs") / recipe.name)
-    inside = {"architecture", "student"} & recipe.model.keys() and ":" not in recipe.model["type"]
-    if is_algorithm(recipe) or inside:
-        checkpoint = _compress(recipe, folder, wanted, resume=resume, amp=amp, launcher=launcher)
-    else:
-        checkpoint = _train(recipe, folder, resume=resume, amp=amp, launcher=launcher)
+    checkpoint = train(
+        recipe_path,
+        work_dir=work_dir,
+        overrides=overrides,
+        go_on=given != recipe_path,
+        resume=resume,
+        amp=amp,
+        launcher=launcher,
+    )
     console = Console()
     console.print(f"wrote {checkpoint}", markup=False, soft_wrap=True)
     decided = checkpoint.with_name("fix_subnet.yaml").is_file() and is_algorithm(recipe)
@@ -50,14 +50,44 @@ def run(
     console.print(f"next: {shlex.join(follow)}", markup=False, soft_wrap=True)
 
 
-def _train(recipe: Recipe, folder: Path, *, resume: bool, amp: bool, launcher: str) -> Path:
+def train(
+    recipe_path: str,
+    *,
+    work_dir: Path | None = None,
+    overrides: Mapping[str, str],
+    go_on: bool = False,
+    resume: bool = False,
+    amp: bool = False,
+    launcher: str = "none",
+) -> Path:
+    """As ``run``, without a word; returns the path of the weights.
+
+    ``go_on`` starts from the recipe's checkpoint, where it has one, instead of from scratch.
+
+    Raises:
+        RecipeError: nothing to train.
+        RazorDeployError: the model, the data or a checkpoint cannot be used.
+    """
+    recipe = load_recipe(recipe_path, {**overrides, "checkpoint": "None"})
+    wanted = load_recipe(recipe_path, overrides).checkpoint
+    if "onnx" in recipe.model:
+        raise RecipeError(f"{recipe.path}: an ONNX file cannot be trained", hint="train the model that it was made of")
+    folder = work_dir or (Path(wanted).parent if wanted else Path("work_dirs") / recipe.name)
+    inside = {"architecture", "student"} & recipe.model.keys() and ":" not in recipe.model["type"]
+    if is_algorithm(recipe) or inside:
+        return _compress(recipe, folder, wanted, resume=resume, amp=amp, launcher=launcher)
+    start = wanted if go_on else None
+    return _train(recipe, folder, start, resume=resume, amp=amp, launcher=launcher)
+
+
+def _train(recipe: Recipe, folder: Path, start: str | None, *, resume: bool, amp: bool, launcher: str) -> Path:
     if recipe.train is None or recipe.data is None:
         raise RecipeError(
             f"{recipe.path}: nothing to train: expected the sections 'train' and 'data'",
             hint="train=dict(epochs=10), data=dict(type='image_folder', root=...)",
         )
     return train_float(
-        RecipeJob.open(recipe).built.module,
+        RecipeJob.open(recipe, start).built.module,
         build_source(recipe.data, "train"),
         work_dir=folder,
         seed=recipe.seed,

@@ -19,6 +19,7 @@ from razordeploy.config.qat import QATConfig
 from razordeploy.config.qconfig import QuantizeConfig
 from razordeploy.config.search import SearchConfig
 from razordeploy.config.sections import CalibrationConfig, DeployConfig
+from razordeploy.config.stages import StageConfig, parse_stages
 from razordeploy.config.strict import Section, check_regex
 from razordeploy.config.structure import PruneConfig, SubnetConfig
 from razordeploy.errors import RecipeError
@@ -28,7 +29,7 @@ _LOADERS = ("calibrate_dataloader", "val_dataloader", "test_dataloader", "train_
 _DICTS = (*_LOADERS, "data", "train")
 _OWN_KEYS = (
     *("model", "checkpoint", "key_mapping", "strict", "trust_checkpoint", "quantize", "qat", "deploy", "calibration"),
-    *("data_root", "seed", "work_dir", "executor", "search", "prune", "subnet", *_DICTS),
+    *("data_root", "seed", "work_dir", "executor", "search", "prune", "subnet", "pipeline", *_DICTS),
 )
 _MM_KEYS = (
     *("data_preprocessor", "dataset_type", "default_scope", "default_hooks", "custom_hooks", "custom_imports"),
@@ -67,6 +68,8 @@ class Recipe:
     """What of the model is deployed, by a rule; None: all of it."""
     subnet: SubnetConfig | None = None
     """What of the model is deployed, by a file; None: all of it."""
+    pipeline: tuple[StageConfig, ...] = ()
+    """Stages of ``razordeploy run``, in order."""
     data: dict[str, Any] | None = None
     calibrate_dataloader: dict[str, Any] | None = None
     val_dataloader: dict[str, Any] | None = None
@@ -146,6 +149,7 @@ def _recipe(file: Path, config: dict[str, Any], text: str) -> Recipe:
         executor=ExecutorConfig.parse(_or_empty(config, "executor"), name),
         prune=None if prune is None else PruneConfig.parse(prune, name),
         subnet=None if subnet is None else SubnetConfig.parse(subnet, name),
+        pipeline=() if config.get("pipeline") is None else parse_stages(config["pipeline"], name),
         seed=top.integer("seed", low=0, high=2**32 - 1) or 0,
         work_dir=top.string("work_dir"),
         **{key: _raw(config, key, name) for key in _DICTS},
