@@ -13,6 +13,7 @@ from razordeploy.assemble import is_of
 from razordeploy.capture.build import locate
 from razordeploy.capture.checkpoint import load_into, load_state_dict
 from razordeploy.capture.openmmlab import make_plain
+from razordeploy.compress.algorithms import NAS, PRUNING, TRAINERS, algorithm_name, built_algorithm
 from razordeploy.config.recipe import Recipe
 from razordeploy.config.structure import SubnetConfig
 from razordeploy.errors import ModelError
@@ -29,10 +30,7 @@ def has_choices(recipe: Recipe) -> bool:
     """Whether the recipe's model is an algorithm that chooses a part of its architecture."""
     if "onnx" in recipe.model or ":" in recipe.model["type"] or "architecture" not in recipe.model:
         return False
-    from razordeploy.compress.algorithms import DISTILL, TRAINERS, algorithm_name, trainer_of
-
-    trainer_of(recipe)
-    return TRAINERS[algorithm_name(recipe)] != DISTILL
+    return TRAINERS.get(algorithm_name(recipe)) in (NAS, PRUNING)
 
 
 def open_algorithm(recipe: Recipe, file: str | Path | None = None, *, trust: bool = False) -> Any:
@@ -47,8 +45,6 @@ def open_algorithm(recipe: Recipe, file: str | Path | None = None, *, trust: boo
         RecipeError, ModelError: it cannot be built.
         CheckpointError: the weights cannot be read or do not match.
     """
-    from razordeploy.compress.algorithms import built_algorithm
-
     algorithm = built_algorithm(recipe)
     if file is None:
         return algorithm

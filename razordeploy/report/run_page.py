@@ -48,7 +48,7 @@ def sentence(report: Mapping[str, Any]) -> str:
     best = max(last, key=lambda row: row["value"] if row["value"] is not None else float("-inf"))
     text = f"{best['name']} on {best['backend']}: {_metric(best)}"
     if models and models[0]["value"] is not None and best["value"] is not None:
-        text += f", {best['value'] - models[0]['value']:+.2f} points against {models[0]['name']}"
+        text += f", {_signed(best['value'] - models[0]['value'])} points against {models[0]['name']}"
         if models[0]["size_bytes"] and best["size_bytes"]:
             text += f", {wording.size(best['size_bytes'])} of {wording.size(models[0]['size_bytes'])}"
     return text
@@ -61,7 +61,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         str(row["name"]),
         f"{row['stage']}, {row['backend']}" if row["backend"] else str(row["stage"]),
         _metric(row),
-        wording.MISSING if row["change"] is None else f"{row['change']:+.2f}",
+        wording.MISSING if row["change"] is None else _signed(row["change"]),
         _count(row["params"]),
         _count(row["macs"]),
         wording.size(row["size_bytes"]),
@@ -69,6 +69,10 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         wording.ratio(speed),
         f"{row['seconds']:.1f} s",
     ]
+
+
+def _signed(points: float) -> str:
+    return f"{round(points, 2) + 0.0:+.2f}"  # no -0.00
 
 
 def _metric(row: Mapping[str, Any]) -> str:
