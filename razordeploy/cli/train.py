@@ -29,7 +29,8 @@ def run(
     """Train the recipe's model from scratch and write its weights where the recipe looks for its checkpoint."""
     given = recipe_path
     recipe_path, overrides = resolve(recipe_path, overrides)
-    wanted = load_recipe(recipe_path, overrides).checkpoint
+    recipe = load_recipe(recipe_path, overrides)
+    wanted = recipe.checkpoint
     checkpoint = train(
         recipe_path,
         work_dir=work_dir,
