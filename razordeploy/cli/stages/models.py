@@ -14,7 +14,6 @@ from razordeploy.cli.algorithm import DECIDED, DECIDED_WEIGHTS, has_choices
 from razordeploy.cli.export import export
 from razordeploy.cli.jobs import RecipeJob
 from razordeploy.cli.stages.job import StageJob, StageResult
-from razordeploy.cli.train import train
 from razordeploy.config.recipe import Recipe, load_recipe
 from razordeploy.environment import versions
 from razordeploy.errors import ModelError
@@ -27,6 +26,8 @@ SUBNET = "fix_subnet.yaml"
 
 def run_train(job: StageJob) -> StageResult:
     """Train, and keep the weights; where training decides on a subnet, that and its weights."""
+    from razordeploy.cli.train import train
+
     weights = train(job.recipe, work_dir=job.scratch, overrides=job.overrides, go_on=job.goes_on, resume=job.resume)
     recipe = load_recipe(job.recipe, {**job.overrides, "checkpoint": "None"})
     subnet: Mapping[str, Any] | None = None
