@@ -104,6 +104,7 @@ def search_verb(
     searcher: str | Mapping[str, Any] = "TPE",
     scheduler: Mapping[str, Any] | None = None,
     executor: Mapping[str, Any] | str = "local",
+    env: Mapping[str, str] | None = None,
     seed: int = 0,
     listener: Listener | None = None,
 ) -> StudyRecord:
@@ -121,6 +122,7 @@ def search_verb(
         searcher: as in a task file.
         scheduler: ``parallel_size`` and ``stop_criterion``.
         executor: where trials run.
+        env: more environment variables of the trials.
         seed: of the searcher.
         listener: called with the number and the result of every trial that ends.
     """
@@ -137,6 +139,7 @@ def search_verb(
             "template": shlex.join(words),
             "result": f"{{trial_dir}}/work/{result or _VERBS.get(verb)}",
             "accept": [0, 1],
+            "env": dict(env or {}),
         },
         "search_args": {fields[key]: value for key, value in search_args.items()},
         "reward_attribute": list(rewards),

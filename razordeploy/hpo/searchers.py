@@ -11,7 +11,11 @@ from razordeploy.hpo.args import File, Params, fixed, grid, suggest
 from razordeploy.hpo.storage import optuna, quiet
 from razordeploy.hpo.task import HpoTask
 
-_POPULATION = 12
+_POPULATION = 10
+_NEARNESS = 5.0
+"""Distribution index of crossover and mutation (Deb and Agrawal 1995): larger is nearer to the parents."""
+_MUTATED = 0.3
+"""Share of the arguments of a child that are mutated."""
 
 
 class Searcher:
@@ -94,7 +98,16 @@ def _gaussian_process(samplers: Any, seed: int, task: HpoTask) -> Any:
 
 
 def _evolution(samplers: Any, seed: int, task: HpoTask) -> Any:
-    return samplers.NSGAIISampler(seed=seed, population_size=task.searcher_options.get("population_size", _POPULATION))
+    nsga = samplers.nsgaii
+    # Few trials want few parents and children near them; Optuna's own defaults are made for thousands.
+    tries = task.stop.max_tries or 10 * _POPULATION
+    return samplers.NSGAIISampler(
+        seed=seed,
+        population_size=task.searcher_options.get("population_size", min(50, max(5, tries // 10))),
+        crossover=nsga.SBXCrossover(eta=_NEARNESS),
+        mutation=nsga.PolynomialMutation(eta=_NEARNESS),
+        mutation_prob=_MUTATED,
+    )
 
 
 SAMPLERS: dict[str, Callable[[Any, int, HpoTask], Any]] = {
