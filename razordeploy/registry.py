@@ -75,7 +75,9 @@ def build_model(config: Mapping[str, Any], noun: str = "component") -> Any:
     if not isinstance(config, Mapping) or "type" not in config:
         raise RecipeError(f"expected {noun} to be a dict with a 'type', got {config!r}")
     kind = config["type"]
-    if isinstance(kind, str) and MODELS.get(kind) is None:
+    with MODELS.switch_scope_and_registry(config.get("_scope_")) as registry:
+        known = not isinstance(kind, str) or registry.get(kind) is not None or MODELS.get(kind) is not None
+    if not known:
         raise RecipeError(f"unknown {noun} '{kind}'; {nearest(kind.rpartition('.')[2], MODELS.module_dict)}")
     # Else the default scope of a training run would be searched, and not ours.
     return MODELS.build({"_scope_": SCOPE, **config})

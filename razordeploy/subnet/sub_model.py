@@ -21,6 +21,7 @@ def sub_model(
     init_weight_from_supernet: bool = False,
     init_cfg: dict[str, Any] | None = None,
     example_inputs: Any = None,
+    data_preprocessor: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Build the supernet of ``cfg`` and make it the subnet of ``fix_subnet``: a plain, static model.
 
@@ -34,6 +35,7 @@ def sub_model(
             instance, before it is sliced; else the subnet is initialised, by ``init_cfg``.
         init_cfg: mmengine's initialisation of the subnet.
         example_inputs: see there.
+        data_preprocessor: that of ``cfg`` where it has none; mmengine's scripts give it to the outermost model.
 
     Raises:
         ModelError: as of ``load_fix_subnet``, or both ways of initialisation are given.
@@ -48,6 +50,8 @@ def sub_model(
     else:
         from razordeploy.registry import build_model
 
+        if data_preprocessor is not None:
+            cfg = {"data_preprocessor": data_preprocessor, **cfg}
         model = build_model(cfg, "model")
     if init_weight_from_supernet:
         if not callable(getattr(model, "init_weights", None)):

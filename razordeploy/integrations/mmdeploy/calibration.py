@@ -20,8 +20,8 @@ def choose_calibration_data(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...],
     """Change what ``create_calib_input_data`` is given.
 
     mmdeploy's script always asks for the whole validation set, which the model is then evaluated on. Without
-    ``--calib-dataset-cfg`` the training set is taken; ``calib_config`` may name another one (``dataset_type``). Either
-    way at most ``calib_config.num_samples`` images are, through the pipeline of the evaluation data.
+    ``--calib-dataset-cfg`` the training set is taken, through the pipeline of the evaluation data; ``calib_config``
+    may name another one (``dataset_type``). Either way at most ``calib_config.num_samples`` images are.
     """
     names = ("calib_file", "deploy_cfg", "model_cfg", "model_checkpoint", "dataset_cfg", "dataset_type", "device")
     given = {**dict(zip(names, args, strict=False)), **kwargs}
@@ -31,7 +31,8 @@ def choose_calibration_data(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...],
     options = deploy_cfg.get("calib_config", {})
     own = given.get("dataset_cfg") is None
     data_cfg = model_cfg if own else load_config(given["dataset_cfg"])[0]
-    kind = _kind(options.get("dataset_type", "train" if own else given.get("dataset_type", "val")), data_cfg, own)
+    wanted = options.get("dataset_type", "train") if own else given.get("dataset_type", "val")
+    kind = _kind(wanted, data_cfg, own)
     loader = deepcopy(dict(data_cfg[f"{kind}_dataloader"]))
     dataset = dict(loader["dataset"])
     _warn_of_evaluation_data(dataset, model_cfg)

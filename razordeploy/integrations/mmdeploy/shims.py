@@ -79,5 +79,55 @@ def any_device_for_a_graph() -> None:
     utils.check_backend_device = check
 
 
-SHIMS = [trace_exports, read_weights_only, names_for_rewriters, any_device_for_a_graph]
+def subnets_in_their_codebase() -> None:
+    """mmdeploy sends a model of ``mmrazor``'s scope to a code base that its wheels lack; ours is built by its own."""
+    from mmdeploy.apis.utils import utils
+
+    original = utils.get_codebase
+
+    @functools.wraps(original)
+    def get_codebase(deploy_cfg: Any, model_cfg: Any = None) -> Any:
+        return original(deploy_cfg)
+
+    utils.get_codebase = get_codebase
+
+
+def heads_of_subnets() -> None:
+    """The backend models look for ``model.head``; a subnet's config (``sub_model``) has it one level deeper."""
+    from mmdeploy.codebase.base import BaseTask
+
+    original = BaseTask.__init__
+
+    @functools.wraps(original)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        folder = type(self).__module__.rpartition(".")[0]
+        model = _imported(f"{folder}.classification_model")
+        backend_model = getattr(model, "End2EndModel", None)
+        if backend_model is not None and not hasattr(backend_model._get_head, "__wrapped__"):
+            backend_model._get_head = _inner_head(backend_model._get_head)
+
+    BaseTask.__init__ = init
+
+
+def _inner_head(original: Any) -> Any:
+    @functools.wraps(original)
+    def get_head(self: Any) -> Any:
+        whole = self.model_cfg
+        inner = whole["model"]
+        while "head" not in inner and "cfg" in inner:
+            inner = inner["cfg"]
+        self.model_cfg = {"model": inner}
+        try:
+            return original(self)
+        finally:
+            self.model_cfg = whole
+
+    return get_head
+
+
+SHIMS = [
+    *(trace_exports, read_weights_only, names_for_rewriters, any_device_for_a_graph),
+    *(subnets_in_their_codebase, heads_of_subnets),
+]
 """In the order in which they are applied."""
