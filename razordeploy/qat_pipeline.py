@@ -44,12 +44,15 @@ def run_qat(job: QATJob) -> PTQResult:
     A training that was interrupted goes on from its last full epoch, and one that is finished is not run again, as
     long as the model, the plan, the data and the settings are the same.
 
+    Of several processes all train; the first one alone makes engines, and the others' results are empty.
+
     Raises:
         MissingDependency: none of the backends asked for is installed.
         RazorDeployError: the model or the data cannot be used or trained on, or no backend made an engine.
         Interrupted: ``job.progress.stop`` asked for it.
     """
     from razordeploy.quantization.qat.check import dead_values
+    from razordeploy.train.processes import join
 
     check_model(job.model)
     job = replace(job, origin={**job.origin, "qat": asdict(job.training.config)})
@@ -71,6 +74,10 @@ def run_qat(job: QATJob) -> PTQResult:
     if job.quantize.algorithms:
         with timer("improve"):
             drafts = improve_all(job, prepared, work_on(job, captured, notes))
+    if join(job.training.launcher) > 0:
+        for name, draft in drafts.items():
+            trained_draft(job, name, draft)
+        return PTQResult(artifacts={}, backends={}, warnings=[], errors={})
     with timer("export"):
         begin(job, "export")
         marked = marked_once(job, captured, backends, {name: d.plan for name, d in prepared.drafts.items()})
@@ -102,13 +109,14 @@ def trained_draft(job: QATJob, name: str, draft: Draft) -> tuple[Draft, list[str
     """
     from razordeploy.quantization.qat.choose import chosen_fake_quants
     from razordeploy.quantization.qat.train import CHECKPOINT, build_network, load_network, train_network
+    from razordeploy.train.processes import from_first
 
     training = replace(job.training, advance=job.progress.advance, stop=job.progress.stop)
     make = chosen_fake_quants(draft.captured, draft.plan, job.quantize)
     network, notes = build_network(draft.captured, draft.plan, draft.params, make, training.config)
     folder = job.work_dir / "qat" / name
-    training.resume = _same_run(folder, _key(job, draft))
-    if training.resume and (folder / CHECKPOINT).is_file():
+    training.resume = from_first(lambda: _same_run(folder, _key(job, draft)))
+    if training.resume and from_first((folder / CHECKPOINT).is_file):
         load_network(network, folder / CHECKPOINT)
     else:
         begin(job, f"{name}: train", kept="the trained epochs are kept")

@@ -46,6 +46,7 @@ OPTIONAL = {
     "mmengine": (
         "registry.py",
         *("train/amp.py", "train/classifier.py", "train/config_runner.py", "train/hooks.py", "train/runner.py"),
+        "train/processes.py",
         *("quantization/qat/loops.py", "quantization/qat/model.py", "quantization/qat/train.py"),
         *("compress/algorithm/*.py", "compress/*/hooks.py", "compress/*/loops.py"),
         *("compress/*/train.py", "compress/nas/algorithms/*.py", "compress/nas/supernets/classifier.py"),

@@ -12,6 +12,7 @@ from razordeploy.cli.training import training_of
 from razordeploy.config.recipe import load_recipe
 from razordeploy.job import Progress, PTQResult
 from razordeploy.qat_pipeline import QATJob, run_qat
+from razordeploy.train.processes import join
 
 
 def run(
@@ -41,6 +42,7 @@ def run(
     names = checked_backends(recipe.deploy.backends if backends is None else backends)
     job = RecipeJob.open(recipe, checkpoint, trust=trust)
     training = training_of(job, amp=amp, launcher=launcher)
+    is_first = join(launcher) == 0
 
     def train(folder: Path, progress: Progress, before_replacing: Callable[[], None]) -> PTQResult:
         return run_qat(
@@ -48,14 +50,14 @@ def run(
                 model=job.built.module,
                 example_inputs=job.example_inputs(),
                 calibration=job.calibration,
-                evaluation=job.evaluation if job.has_evaluation() else None,
+                evaluation=job.evaluation if is_first and job.has_evaluation() else None,
                 metric=job.metric(),
                 backends=names,
                 work_dir=folder,
                 quantize=recipe.quantize,
                 deploy=job.deploy,
                 calibration_samples=recipe.calibration.num_samples,
-                data_fingerprint=job.data_fingerprint(),
+                data_fingerprint=job.data_fingerprint() if is_first else None,
                 threads=threads,
                 benchmark_seconds=benchmark_seconds,
                 origin={
@@ -69,9 +71,14 @@ def run(
             )
         )
 
+    folder = work_dir or Path(recipe.work_dir or Path("work_dirs") / recipe.name)
+    if not is_first:
+        # The first process holds the work dir, and speaks.
+        train(folder, Progress(), lambda: None)
+        return 0
     return deploy(
         train,
-        work_dir or Path(recipe.work_dir or Path("work_dirs") / recipe.name),
+        folder,
         names,
         command=command,
         report={

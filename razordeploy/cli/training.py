@@ -8,10 +8,11 @@ from typing import Any
 
 from razordeploy.capture.factory import resolve_factory
 from razordeploy.cli.jobs import RecipeJob
-from razordeploy.config.qat import QATConfig
+from razordeploy.config.qat import NEVER, QATConfig
 from razordeploy.config.recipe import Recipe
-from razordeploy.data.base import Source
+from razordeploy.data.base import Source, Subset
 from razordeploy.errors import DataError, RecipeError
+from razordeploy.quantization.qat.loops import LOOPS
 from razordeploy.quantization.qat.train import Training
 from razordeploy.train.runner import optimizer_section
 
@@ -28,13 +29,13 @@ def training_of(job: RecipeJob, *, amp: bool = False, launcher: str = "none") ->
         raise RecipeError(
             f"{recipe.path}: an ONNX file cannot be trained", hint="name the torch model that it was made of"
         )
-    common = Training(config=recipe.qat, seed=recipe.seed, amp=amp, launcher=launcher, teach=_teach(recipe.qat))
+    common = Training(config=_with_loop(recipe), seed=recipe.seed, amp=amp, launcher=launcher, teach=_teach(recipe.qat))
     if recipe.qat.loss is not None:
         common.losses = _loss(recipe, recipe.qat.loss)
     if recipe.data is not None:
         source = job.training_source()
         _check_labels(source, recipe)
-        return replace(common, source=source)
+        return replace(common, source=source if recipe.qat.samples is None else _part(source, recipe))
     if recipe.train_dataloader is None:
         raise RecipeError(
             f"{recipe.path}: no training data: quantization-aware training needs 'data' or 'train_dataloader', with "
@@ -50,6 +51,20 @@ def training_of(job: RecipeJob, *, amp: bool = False, launcher: str = "none") ->
         losses=common.losses or getattr(head, "_get_loss", None) or _labelled,
         predictions=getattr(head, "_get_predictions", None),
     )
+
+
+def _with_loop(recipe: Recipe) -> QATConfig:
+    """The ``qat`` section; what it leaves open is that of the recipe's ``train_cfg``, if that is one of these loops."""
+    loop: Mapping[str, Any] = recipe.config.get("train_cfg") or {}
+    kind, given = str(loop.get("type", "")).rpartition(".")[2], recipe.config.get("qat") or {}
+    if kind not in LOOPS:
+        return recipe.qat
+    wanted = {
+        "epochs": loop.get("max_epochs", recipe.qat.epochs),
+        "freeze_bn_begin": loop.get("freeze_bn_begin", NEVER),
+        "disable_observer_begin": 1 if kind.startswith("LSQ") else loop.get("disable_observer_begin", NEVER),
+    }
+    return replace(recipe.qat, **{key: value for key, value in wanted.items() if key not in given})
 
 
 def _teach(config: QATConfig) -> Callable[[Any, Any], Any] | None:
@@ -82,6 +97,11 @@ def _labelled(outputs: Any, samples: Any) -> Any:
 
     targets = torch.cat([sample.gt_label.label for sample in samples]).to(outputs.device)
     return classification_outputs(outputs, targets, "loss")
+
+
+def _part(source: Source, recipe: Recipe) -> Source:
+    assert recipe.qat.samples is not None
+    return Subset(source, recipe.qat.samples, recipe.seed)
 
 
 def _check_labels(source: Source, recipe: Recipe) -> None:

@@ -11,7 +11,7 @@ from razordeploy.config.strict import Section
 
 _KEYS = (
     *("epochs", "batch_size", "lr", "optimizer", "scale_lr_mult", "shift", "flip", "label_smoothing", "num_workers"),
-    *("threads", "disable_observer_begin", "freeze_bn_begin", "distill", "loss"),
+    *("threads", "disable_observer_begin", "freeze_bn_begin", "distill", "loss", "samples"),
 )
 NEVER = -1
 
@@ -41,6 +41,8 @@ class QATConfig:
     """Epoch, from 1, from which observed ranges stay as they are; -1: never."""
     freeze_bn_begin: int = 1
     """Epoch, from 1, from which batch norms use their statistics, as the engine does; -1: never before the export."""
+    samples: int | None = None
+    """Training samples, a seeded subset; None: all."""
     distill: Mapping[str, Any] | None = None
     """A loss between the outputs of the quantized model and of the float one: ``type`` (a name of the table of
     distillation losses) and its arguments. None: no teacher."""
@@ -63,6 +65,7 @@ class QATConfig:
             "threads": section.integer("threads", low=1),
             "disable_observer_begin": section.integer("disable_observer_begin", low=NEVER),
             "freeze_bn_begin": section.integer("freeze_bn_begin", low=NEVER),
+            "samples": section.integer("samples", low=1),
             "distill": _distill(section),
             "optimizer": _optimizer(section),
             "loss": _loss(section),

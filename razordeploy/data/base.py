@@ -42,6 +42,35 @@ class Source(Dataset[tuple[Any, int]]):
         return str(index)
 
 
+class Subset(Source):
+    """A seeded random part of a data set, in a fixed order."""
+
+    def __init__(self, source: Source, samples: int, seed: int = 0) -> None:
+        import torch
+
+        order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
+        self.source, self.indices = source, order[:samples].tolist()
+        self.classes, self.seed = source.classes, seed
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.source[self.indices[index]]
+
+    def describe(self) -> str:
+        """One line: how many of what."""
+        return f"{len(self):,} of {self.source.describe()}"
+
+    def fingerprint(self) -> str:
+        """Identity of the whole and of the part."""
+        return digest({"of": self.source.fingerprint(), "samples": len(self), "seed": self.seed}, [])
+
+    def name(self, index: int) -> str:
+        """The sample's name in the whole."""
+        return self.source.name(self.indices[index])
+
+
 def digest(config: Mapping[str, Any], files: Iterable[tuple[str, int]]) -> str:
     """Hash a configuration and a list of (name, size in bytes) to 16 hex digits."""
     text = json.dumps([config, sorted(files)], sort_keys=True, default=str)

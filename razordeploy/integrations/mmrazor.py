@@ -15,6 +15,9 @@ from razordeploy.compress.pruning.algorithms.group_fisher import SUB_MODELS
 from razordeploy.compress.pruning.algorithms.table import ALGORITHMS as PRUNING
 from razordeploy.compress.pruning.hooks import HOOKS as PRUNING_HOOKS
 from razordeploy.compress.pruning.loops import LOOPS as PRUNING_LOOPS
+from razordeploy.quantization.fake_quants.table import FAKE_QUANTS
+from razordeploy.quantization.observers.table import OBSERVERS
+from razordeploy.quantization.qat.loops import LOOPS as QAT_LOOPS
 from razordeploy.subnet.analyzer import TASK_UTILS
 from razordeploy.subnet.dynamic_ops.table import DYNAMIC_OPS
 from razordeploy.subnet.mutables.table import MUTABLES
@@ -25,10 +28,10 @@ from razordeploy.subnet.units.table import UNITS
 # Registry -> tables of name -> class or function.
 COMPONENTS: dict[str, tuple[Mapping[str, Any], ...]] = {
     "HOOKS": (PRUNING_HOOKS,),
-    "LOOPS": (PRUNING_LOOPS,),
+    "LOOPS": (PRUNING_LOOPS, QAT_LOOPS),
     "MODELS": (
         *(MUTABLES, DYNAMIC_OPS, UNITS, MUTATORS, FUNCTIONS),
-        *(SUPERNETS, CLASSIFIERS),
+        *(SUPERNETS, CLASSIFIERS, OBSERVERS, FAKE_QUANTS),
         *(PRUNING, SUB_MODELS),
     ),
     "MODEL_WRAPPERS": (MODEL_WRAPPERS,),

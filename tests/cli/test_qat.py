@@ -72,6 +72,35 @@ def test_interrupted_and_on(cli, tiny, tmp_path):
         assert (tmp_path / "work" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
+def test_a_recipe_in_mmrazors_words(cli, tiny, tmp_path):
+    qconfig = {
+        "w_observer": {"type": "mmrazor.PerChannelMinMaxObserver"},
+        "a_observer": {"type": "mmrazor.MovingAverageMinMaxObserver"},
+        "w_fake_quant": {"type": "mmrazor.FakeQuantize"},
+        "a_fake_quant": {"type": "mmrazor.FakeQuantize"},
+        "w_qscheme": {"qdtype": "qint8", "bit": 8, "is_symmetry": True, "is_symmetric_range": True},
+        "a_qscheme": {"qdtype": "quint8", "bit": 8, "is_symmetry": True, "averaging_constant": 0.1},
+    }
+    quantizer = {
+        "type": "mmrazor.OpenVINOQuantizer",
+        "global_qconfig": qconfig,
+        "tracer": {"type": "mmrazor.CustomTracer", "skipped_methods": ["mmcls.models.heads.ClsHead._get_loss"]},
+    }
+    recipe = tiny(
+        model={"type": "mmrazor.MMArchitectureQuant", "architecture": {"type": "tiny:net"}, "quantizer": quantizer},
+        train_cfg={"type": "mmrazor.QATEpochBasedLoop", "max_epochs": 1, "freeze_bn_begin": -1},
+        qat={"lr": 0.01, "threads": 1},
+        deploy={"input_shapes": [(3, 8, 8)], "max_drop": 100.0},
+    )
+    result = cli("qat", recipe, "--work-dir", "work", "--benchmark-seconds", "0")
+    assert result.code == 0, result.err
+    manifest = json.loads((tmp_path / "work" / "openvino" / "manifest.json").read_text())
+    assert (manifest["params"]["qat"]["epochs"], manifest["params"]["qat"]["freeze_bn_begin"]) == (1, -1)
+    report = json.loads((tmp_path / "work" / "report.json").read_text())
+    assert report["backends"]["openvino"]["coverage"]["int8"] > 0
+    assert abs(report["backends"]["openvino"]["gap"]["simulated_to_engine"]) <= 0.05
+
+
 @pytest.fixture
 def refused(cli, tiny, earlier):
     def run(*argv, code=2, before="", **changes):

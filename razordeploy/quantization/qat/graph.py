@@ -32,11 +32,10 @@ class QATGraph(nn.Module):
     quant, and only where the group is observed do they move its range.
 
     Args:
-        captured: the float graph; with ``keep_norms`` its batch norms can be trained.
+        captured: the float graph; with ``keep_norms`` layers are trained with the batch norms that were folded.
         plan: where the grids are.
         params: the scale and zero point that each group starts with.
         make: builds the fake quant of a group.
-        live_norms: train the batch norms that were folded, with the statistics of each batch.
 
     Raises:
         ModelError: the graph has nothing that may be trained.
@@ -48,21 +47,19 @@ class QATGraph(nn.Module):
         plan: QuantPlan,
         params: Mapping[str, QParams],
         make: MakeFakeQuant,
-        *,
-        live_norms: bool = False,
     ) -> None:
         super().__init__()
         self.plan = plan
         self._targets: dict[str, str] = {}
         self._folded: dict[str, tuple[str, str]] = {}
+        self._on_layers: dict[str, str] = {}
         self.module = _copy(captured)
         by_name = {node.name: node for node in self.module.graph.nodes}
         by_name["output"] = next(n for n in self.module.graph.nodes if n.op == "output")
         self._own_tensors()
         self._groups: dict[str, str] = {}
         quantized = self._insert(plan, params, make, by_name)
-        if live_norms:
-            self._unfold(quantized)
+        self._unfold(quantized)
         self.module.graph.eliminate_dead_code()
         self.module.recompile()
         self._forget_unused()
@@ -84,10 +81,9 @@ class QATGraph(nn.Module):
         """Every fake quant once."""
         return (m for m in self.modules() if isinstance(m, FakeQuantizeBase))
 
-    @property
-    def live_norms(self) -> int:
-        """How many layers are trained with their batch norm in them."""
-        return len(self._folded)
+    def folded_layers(self) -> Iterator[FoldedLayer]:
+        """Layers that are trained with their batch norm in them."""
+        return (m for m in self.modules() if isinstance(m, FoldedLayer))
 
     def params(self) -> dict[str, QParams]:
         """Scale and zero point of every group, as they are now."""
@@ -96,6 +92,10 @@ class QATGraph(nn.Module):
             quant = self.module.get_submodule(name)
             assert isinstance(quant, FakeQuantizeBase)
             q = quant.qparams
+            if name in self._on_layers:
+                layer = self.module.get_submodule(self._on_layers[name])
+                assert isinstance(layer, FoldedLayer)
+                q = layer.exported_grid(q)
             found[group] = replace(q, scale=q.scale.detach().cpu().clone(), zero_point=q.zero_point.cpu().clone())
         return found
 
@@ -104,7 +104,7 @@ class QATGraph(nn.Module):
         """The graph ``captured`` with the weights as they are now: the float model that is exported."""
         tensors = {t: attribute(self.module, name).detach().cpu().clone() for t, name in self._targets.items()}
         for layer, (weight, bias) in self._folded.items():
-            tensors[weight], tensors[bias] = (x.cpu() for x in self.module.get_submodule(layer).folded())  # type: ignore[operator]
+            tensors[weight], tensors[bias] = (x.cpu() for x in self.module.get_submodule(layer).exported())  # type: ignore[operator]
         return with_tensors(captured, tensors)
 
     # Building --------------------------------------------------------------------------------------------------
@@ -158,8 +158,11 @@ class QATGraph(nn.Module):
             if norm is None or len(weight.users) != 1 or (quantizer and len(node.args[1].users) != 1):
                 continue
             name = f"_folded_layer_{node.name}"
-            rounder = None if quantizer is None else self.module.get_submodule(quantizer)
-            self.module.add_submodule(name, FoldedLayer(node.target, node.args[3:], norm, rounder))
+            rounder: Any = None if quantizer is None else self.module.get_submodule(quantizer)
+            made = FoldedLayer(node.target, node.args[3:], norm, rounder)
+            self.module.add_submodule(name, made)
+            if quantizer is not None:
+                self._on_layers[quantizer] = name
             self._folded[name] = (str(weight.target), str(node.args[2].target))
             with graph.inserting_before(node):
                 call = graph.call_module(name, node.args[:1])

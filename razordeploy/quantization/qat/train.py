@@ -68,8 +68,9 @@ def build_network(
     Raises:
         ModelError: nothing in it can be trained.
     """
-    network = QATGraph(captured, plan, params, make, live_norms=config.freeze_bn_begin != 1)
+    network = QATGraph(captured, plan, params, make)
     phases.train_phase(network, observe=False)
+    phases.freeze_norms(network, config.freeze_bn_begin == 1)
     return network, check_gradients(network, captured.example_inputs)
 
 

@@ -15,6 +15,7 @@ from razordeploy.capture.graph import CapturedModel
 from razordeploy.config.qconfig import QuantizeConfig
 from razordeploy.data.base import Source
 from razordeploy.quantization.plan import QParams, QuantPlan
+from razordeploy.quantization.qat import phases
 from razordeploy.quantization.qat.choose import chosen_fake_quants
 from razordeploy.quantization.qat.graph import MakeFakeQuant, QATGraph
 from razordeploy.quantization.qconfig import settings_for
@@ -83,7 +84,9 @@ class Case:
         return chosen_fake_quants(self.captured, self.plan, self.config)
 
     def network(self, *, live_norms: bool = False) -> QATGraph:
-        return QATGraph(self.captured, self.plan, self.params, self.network_maker(), live_norms=live_norms)
+        made = QATGraph(self.captured, self.plan, self.params, self.network_maker())
+        phases.freeze_norms(made, not live_norms)
+        return made
 
 
 @pytest.fixture(autouse=True)
