@@ -10,7 +10,7 @@ from rich.console import Console
 
 from razordeploy.cli.given import resolve
 from razordeploy.cli.jobs import RecipeJob
-from razordeploy.compress.algorithms import is_algorithm, trainer_of
+from razordeploy.compress.algorithms import is_algorithm, is_supernet, trainer_of
 from razordeploy.config.recipe import Recipe, load_recipe
 from razordeploy.data.sources import build_source
 from razordeploy.errors import RecipeError
@@ -43,7 +43,7 @@ def run(
     console = Console()
     console.print(f"wrote {checkpoint}", markup=False, soft_wrap=True)
     decided = checkpoint.with_name("fix_subnet.yaml").is_file() and is_algorithm(recipe)
-    follow = ["razordeploy", "export" if decided else "ptq", given]
+    follow = ["razordeploy", "export" if decided else "search" if is_supernet(recipe) else "ptq", given]
     if wanted is None or Path(wanted) != checkpoint:
         follow += ["--checkpoint", str(checkpoint)]
     if decided:

@@ -64,6 +64,11 @@ def is_algorithm(recipe: Recipe) -> bool:
     return "type" in recipe.model and algorithm_name(recipe) in TRAINERS
 
 
+def is_supernet(recipe: Recipe) -> bool:
+    """Whether the recipe's model is an algorithm that trains a supernet."""
+    return is_algorithm(recipe) and TRAINERS[algorithm_name(recipe)] == NAS
+
+
 def trainer_of(recipe: Recipe) -> Callable[..., Path]:
     """Find what trains the recipe's algorithm.
 

@@ -28,6 +28,9 @@ class DynamicMixin(nn.Module):
     attr_mappings: ClassVar[dict[str, str]] = {}
     """Other names for them: ``in_channels`` and ``out_channels`` are understood everywhere."""
 
+    own_tensors_only: ClassVar[bool] = False
+    """True: slicing this changes its own parameters and leaves those of the layers in it to them."""
+
     dynamic_state: ClassVar[tuple[str, ...]] = ("static_type", "masked")
     """Instance attributes that the plain operation does not get."""
 

@@ -7,11 +7,11 @@ model = dict(
     type="DSNAS",
     architecture=dict(type="razordeploy.compress.nas.supernets.digits:dsnas_digits"),
     mutator=dict(type="NasMutator"),
-    pretrain_epochs=5,
+    pretrain_epochs=10,
     finetune_epochs=20,
 )
 data = dict(type="digits")
-train = dict(epochs=25, batch_size=64, lr=8e-3, shift=1, threads=1)
+train = dict(epochs=25, batch_size=64, lr=8e-3, threads=1)
 optim_wrapper = dict(
     constructor="SeparateOptimWrapperConstructor",
     architecture=dict(optimizer=dict(type="AdamW", lr=8e-3, weight_decay=0.01)),

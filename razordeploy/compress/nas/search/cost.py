@@ -134,7 +134,7 @@ class _Layer:
         if isinstance(module, DynamicMixin) and not isinstance(module, DynamicSequential):
             module = module._bare()
             self.module._slice_into(module)  # type: ignore[operator]
-            return sum(parameter.numel() for parameter in module.parameters())
+            return sum(p.numel() for p in module.parameters(recurse=not self.module.own_tensors_only))
         return sum(parameter.numel() for parameter in module.parameters(recurse=False))
 
 
@@ -153,7 +153,11 @@ def _layers(supernet: nn.Module, search_groups: Mapping[str, list[Any]]) -> Iter
             return
         seen.add(id(module))
         own = _groups_of(module, names)
-        if isinstance(module, DynamicMixin) and not isinstance(module, DynamicSequential):
+        if (
+            isinstance(module, DynamicMixin)
+            and not isinstance(module, DynamicSequential)
+            and not module.own_tensors_only
+        ):
             yield _Layer(module, _unique(everywhere, above, own), may_vanish)
             return
         yield _Layer(module, _unique(everywhere, above, own), may_vanish)

@@ -149,6 +149,7 @@ class AutoformerBackbone(DynamicMixin, VisionTransformer):
     """
 
     accepted_mutable_attrs: ClassVar[frozenset[str]] = frozenset({"embed_dims"})
+    own_tensors_only: ClassVar[bool] = True
 
     def __init__(
         self,

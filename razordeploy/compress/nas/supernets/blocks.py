@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from razordeploy.compress.nas.supernets.layers import (
     follow,
 )
 from razordeploy.errors import RecipeError
-from razordeploy.subnet.dynamic_ops.base import DynamicMixin
+from razordeploy.subnet.dynamic_ops.base import DynamicChannelMixin, DynamicMixin
 from razordeploy.subnet.mutables.base import BaseMutable
 from razordeploy.subnet.mutables.derived import DerivedMutable
 from razordeploy.subnet.selection import put, take
@@ -95,7 +95,7 @@ class SqueezeExcite(nn.Module):
         return x * self.conv2(self.conv1(self.global_avgpool(x)))
 
 
-class ShortcutLayer(DynamicMixin):
+class ShortcutLayer(DynamicChannelMixin):
     """AttentiveNAS's shortcut (Wang et al., arXiv 2011.09011): pooled to the stride, and a 1x1 convolution where the
     channels differ, which they do for some subnets only.
 
@@ -106,23 +106,22 @@ class ShortcutLayer(DynamicMixin):
         conv_cfg: of the convolution.
     """
 
+    accepted_mutable_attrs: ClassVar[frozenset[str]] = frozenset({"in_channels", "out_channels"})
+
     def __init__(self, in_channels: int, out_channels: int, reduction: int = 1, conv_cfg: Config = None) -> None:
         super().__init__()
-        self.reduction = reduction
+        self.in_channels, self.out_channels, self.reduction = in_channels, out_channels, reduction
         self.conv = build_conv(conv_cfg, in_channels, out_channels, 1, bias=False)
 
     @property
     def static_op_factory(self) -> type[nn.Module]:
-        """``nn.Sequential``."""
-        return nn.Sequential
+        """``StaticShortcut``."""
+        return StaticShortcut
 
     @property
     def changes_channels(self) -> bool:
         """Whether the convolution runs at the current choice."""
-        conv: Any = self.conv
-        if not isinstance(self.conv, DynamicMixin):
-            return bool(conv.in_channels != conv.out_channels)
-        inputs, outputs = (int(conv.channel_mask(side).sum()) for side in ("in_channels", "out_channels"))
+        inputs, outputs = (int(self.channel_mask(side).sum()) for side in ("in_channels", "out_channels"))
         return inputs != outputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,33 +131,38 @@ class ShortcutLayer(DynamicMixin):
         if self.changes_channels:
             y: Tensor = self.conv(x)
             return y
-        conv: Any = self.conv
-        if getattr(conv, "masked", False):
-            # As many channels are kept of both, but the widths around may differ.
-            return put(take(x, conv.mask_of("in_channels"), 1), conv.mask_of("out_channels"), 1)
-        return x
+        # As many channels are kept of both, but masked the widths around may differ.
+        return put(take(x, self._masks()[0], 1), self._masks()[1], 1) if self.masked else x
 
-    def to_static_op(self) -> nn.Module:
-        """The pooling and the convolution that run, as ``pool`` and ``conv``."""
-        conv: Any = self.conv
-        static = nn.Sequential()
-        if self.reduction > 1:
-            static.add_module("pool", Pool(self.reduction))
+    def follow(self, inputs: BaseMutable, outputs: BaseMutable) -> None:
+        """Let the channels follow mutables."""
+        follow(self, inputs, outputs)
+        follow(self.conv, inputs, outputs)
+
+    def _slice_into(self, static: Any) -> None:
+        conv: Any = static._modules.pop("conv")
+        static.conv = None
         if self.changes_channels:
-            static.add_module("conv", conv.to_static_op() if isinstance(conv, DynamicMixin) else conv)
-        return static.train(self.training)
+            if isinstance(conv, DynamicMixin):
+                dynamic, conv = conv, conv._bare()
+                dynamic._slice_into(conv)
+            static.conv = conv
+        static.in_channels, static.out_channels = (
+            int(self.channel_mask(side).sum()) for side in ("in_channels", "out_channels")
+        )
 
 
-class Pool(nn.Module):
-    """Average pooling by ``reduction``, odd sizes padded with zeros that count."""
+class StaticShortcut(nn.Module):
+    """What a ``ShortcutLayer`` is once it is sliced: pooling, and a convolution or None."""
 
-    def __init__(self, reduction: int) -> None:
-        super().__init__()
-        self.reduction = reduction
+    reduction: int
+    conv: nn.Module | None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, ceil(H / reduction), ceil(W / reduction))."""
-        return _pooled(x, self.reduction)
+        """(N, C_in, H, W) -> (N, C_out, H / reduction, W / reduction)."""
+        if self.reduction > 1:
+            x = _pooled(x, self.reduction)
+        return x if self.conv is None else self.conv(x)
 
 
 def _pooled(x: Tensor, reduction: int) -> Tensor:
@@ -284,7 +288,7 @@ class MBBlock(BaseOP):
             self.se.conv2.follow(hidden, middle)
         self.linear_conv.follow(middle, outputs)
         if self.with_attentive_shortcut:
-            follow(self.shortcut.conv, inputs, outputs)
+            self.shortcut.follow(inputs, outputs)
 
 
 class ShuffleBlock(BaseOP):
