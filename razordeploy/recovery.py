@@ -7,6 +7,7 @@ data; so the result is never worse than plain quantization. Algorithms learn fro
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +48,8 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
 """Name of the step -> algorithms that it adds; those that place the grids anew go before what is there already."""
 _MOST_FLOAT = 0.25
 """Share of the quantized operations that may go back to float."""
+_CANDIDATE = ".candidate-"
+"""What the folders of engines that are tried start with."""
 _RANKED_ON = 64
 """Samples that operations are ranked on."""
 
@@ -229,7 +232,7 @@ def engine_drop(deployment: Deployment, backend: Backend, draft: Draft) -> float
     if backend.simulated_only:  # the engine is the simulation, written to a file
         scores = score(torch_runner(simulate(draft.captured, draft.plan, draft.params)))
     else:
-        with tempfile.TemporaryDirectory(dir=job.work_dir, prefix=".candidate-") as folder:
+        with tempfile.TemporaryDirectory(dir=job.work_dir, prefix=_CANDIDATE) as folder:
             files = backend.export(deployment.export_job(backend, draft, Path(folder)))
             role = "engine" if "engine" in files else "onnx"
             scores = score(backend.load(Path(folder), files, role, job.threads))
@@ -251,6 +254,8 @@ def recovered(
     if drop is None:
         return made
     start = time.perf_counter()
+    for left in deployment.job.work_dir.glob(f"{_CANDIDATE}*"):  # of a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
     recovery = Recovery(
         deployment=deployment,
         backend=backend,

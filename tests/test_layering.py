@@ -27,7 +27,7 @@ LAYERS = (
     ("each_backend", "source", "validation"),
     ("deployment", "preparation", "recovery_state"),
     ("recovery",),
-    ("conversion", "pipeline", "sliced"),
+    ("analysis", "conversion", "pipeline", "sliced"),
     ("qat_pipeline",),
     ("report",),
     ("hpo",),
