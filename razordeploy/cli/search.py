@@ -114,12 +114,9 @@ def _search(
     costs.check(space, recipe.seed)
     job = RecipeJob(recipe=recipe, built=scorer.supernet.built)
     engines = {
-        name: Engines(backend=name, scorer=scorer, job=job, seconds=config.latency.seconds)
-        for name in config.latency_backends
+        name: Engines(backend=name, scorer=scorer, job=job, config=config.latency) for name in config.latency_backends
     }
-    tables = latency_tables(
-        engines, costs, samples=config.latency.samples, folder=folder, progress=progress, seed=recipe.seed
-    )
+    tables = latency_tables(engines, costs, folder=folder, progress=progress, seed=recipe.seed)
     every = with_latency(costs, tables)
     limits = resolve_limits(config, every, space)
     bounded = Bounded(space, every, limits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from razordeploy.storage import atomic_write
 from razordeploy.subnet.files import read_mapping, write_mapping
 
 SUBNET, WEIGHTS = "fix_subnet.yaml", "subnet.pth"
+_ANY = (0.0, math.inf)
 _MOST_MEASURED = 8
 """Candidates that are built and measured at the end, until one keeps to the latency limits."""
 
@@ -58,7 +60,7 @@ def choose(
     for index, one in enumerate(wanted):
         chosen = Chosen(scored=one)
         for backend, measure in engines.items():
-            chosen.measured_ms[backend] = measure(one.subnet)
+            chosen.measured_ms[backend] = measure(one.subnet, limits.ranges.get(f"{LATENCY}{backend}", _ANY)[1])
         progress.advance(index + 1, len(wanted))
         measured = {f"{LATENCY}{backend}": ms for backend, ms in chosen.measured_ms.items()}
         if limits.allow({**one.costs, **measured}):

@@ -24,7 +24,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
 """Search -> keys that only it has."""
 _SHARED = ("type", "constraints", "score", "split", "num_samples", "recalibrate", "latency", "predictor", "timeout_s")
 _LOOPS = {"EvolutionSearchLoop": "evolution", "AutoSlimGreedySearchLoop": "greedy"}
-_LATENCY_KEYS = ("backends", "samples", "seconds")
+_LATENCY_KEYS = ("backends", "samples", "seconds", "threads")
 _PREDICTOR_KEYS = ("type", "train_samples", "verify", "encoding")
 
 
@@ -38,6 +38,8 @@ class LatencyConfig:
     """Subnets that an engine is built of, once for a space."""
     seconds: float = 0.5
     """Time of the measurement of one engine."""
+    threads: int = 0
+    """Engine threads; 0: the engine's own choice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +207,7 @@ def _latency(section: Section) -> LatencyConfig:
         backends=inner.strings("backends") or (),
         samples=inner.integer("samples", low=4) or LatencyConfig.samples,
         seconds=seconds or LatencyConfig.seconds,
+        threads=inner.integer("threads", low=0) or 0,
     )
 
 
