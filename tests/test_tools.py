@@ -136,3 +136,36 @@ def test_python_scripts_are_thin(name, tmp_path):
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "error: --set: expected KEY=VALUE, got 'broken'; for example --set deploy.max_drop=0.5\n"
+
+
+def test_training_on_several_processes_and_machines(checkout, tmp_path):
+    stub = tmp_path / "venv" / "bin" / "python"
+    script = checkout / "tools" / "dist_train.sh"
+    assert _bash(script, "r.py", cwd=tmp_path).returncode == 2
+    env = {"PYTHON": str(stub), "NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "node-a", "PORT": "1234"}
+    done = _bash(script, "r.py", "4", "--amp", "--set", "train.lr=1", cwd=tmp_path, **env)
+    assert done.returncode == 0, done.stderr
+    (line,) = _calls(tmp_path)
+    assert line.startswith("-m torch.distributed.run --nnodes 2 --node-rank 1 --nproc-per-node 4 --master-addr node-a ")
+    assert line.endswith(
+        "--master-port 1234 -m razordeploy.cli.main train r.py --launcher pytorch --amp --set train.lr=1"
+    )
+
+
+def test_training_on_slurm(checkout, tmp_path):
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text('#!/usr/bin/env bash\nprintf "%s|" "$@"\n')
+    srun.chmod(0o755)
+    script = checkout / "tools" / "slurm_train.sh"
+    assert _bash(script, "part", "name", "r.py", cwd=tmp_path).returncode == 2
+    path = f"{srun.parent}{os.pathsep}{os.environ['PATH']}"
+    env = {"PATH": path, "PYTHON": "python3", "GPUS": "4", "SRUN_ARGS": "--time 10 --quiet"}
+    done = _bash(script, "part", "my job", "r.py", "work", "--resume", cwd=tmp_path, **env)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("|")[:-1] == [
+        *("--partition", "part", "--job-name", "my job", "--ntasks", "4", "--ntasks-per-node", "4", "--gres", "gpu:4"),
+        *("--cpus-per-task", "5", "--kill-on-bad-exit", "1", "--time", "10", "--quiet"),
+        *("python3", "-u", "-m", "razordeploy.cli.main", "train", "r.py", "--work-dir", "work", "--launcher", "slurm"),
+        "--resume",
+    ]

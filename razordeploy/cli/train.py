@@ -14,7 +14,7 @@ from razordeploy.compress.algorithms import is_algorithm, is_supernet, trainer_o
 from razordeploy.config.recipe import Recipe, load_recipe
 from razordeploy.data.sources import build_source
 from razordeploy.errors import RecipeError
-from razordeploy.train.runner import train_float
+from razordeploy.train.runner import is_first_process, train_float
 
 
 def run(
@@ -40,6 +40,8 @@ def run(
         amp=amp,
         launcher=launcher,
     )
+    if not is_first_process():
+        return
     console = Console()
     console.print(f"wrote {checkpoint}", markup=False, soft_wrap=True)
     decided = checkpoint.with_name("fix_subnet.yaml").is_file() and is_algorithm(recipe)

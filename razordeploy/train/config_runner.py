@@ -17,6 +17,7 @@ from torch import nn
 from razordeploy.data.mm import registry_scope
 from razordeploy.errors import RecipeError
 from razordeploy.train.hooks import PlainCheckpoint, Progress
+from razordeploy.train.processes import join
 from razordeploy.train.runner import (
     POINTER,
     QuietRunner,
@@ -80,6 +81,7 @@ def train_config(
         if not config.get(key):
             raise RecipeError(f"expected '{key}' in the recipe to train by it, found none")
     work_dir.mkdir(parents=True, exist_ok=True)
+    join(launcher)
     last = last_checkpoint(wrapped, work_dir) if resume else None
     if not resume:
         (work_dir / POINTER).unlink(missing_ok=True)

@@ -30,6 +30,7 @@ from razordeploy.errors import CheckpointError, RecipeError, nearest
 from razordeploy.train.amp import amp_section
 from razordeploy.train.classifier import Classifier, ShiftAndFlip
 from razordeploy.train.hooks import EpochSeed, PlainCheckpoint, Progress
+from razordeploy.train.processes import join
 
 CHECKPOINT = "float.pth"
 # mmengine's file that names the last complete checkpoint.
@@ -158,6 +159,7 @@ def train_source(
         paramwise: mmengine's ``paramwise_cfg``.
     """
     _check_numbers(epochs=epochs, batch_size=batch_size, lr=lr)
+    join(launcher)
     if threads is not None and threads < 1:
         raise RecipeError(f"train: expected threads of at least 1 or None, got {threads}")
     work_dir = Path(work_dir)
@@ -215,6 +217,11 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def is_first_process() -> bool:
+    """Tell whether this is the process that writes and prints, of those that train together."""
+    return bool(is_main_process())
 
 
 def run_name(stem: str) -> str:

@@ -287,7 +287,7 @@ def _children(parent: int) -> list[int]:
 def kill(options: argparse.Namespace) -> bool:
     """kill -9 of the study's process, of a worker, and of a Ray node, at random points."""
     source = random.Random(options.first)
-    for what in ("parent", "worker", "node") if options.ray else ("parent", "worker"):
+    for what in ("node",) if options.ray else ("parent", "worker"):
         kills, summaries = 0, []
         while kills < options.rounds:
             with tempfile.TemporaryDirectory() as folder:
@@ -363,7 +363,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--gaussian", action="store_true", help="the Gaussian process too: a minute a study")
-    parser.add_argument("--ray", action="store_true", help="kill Ray nodes too")
+    parser.add_argument("--ray", action="store_true", help="kill Ray nodes instead")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     sys.exit(0 if PARTS[options.part](options) else 1)
