@@ -14,7 +14,7 @@ from razordeploy.report import wording
 from razordeploy.report.commands import next_commands
 from razordeploy.report.picture import float_reasons
 from razordeploy.report.schema import BackendReport, Report, passed
-from razordeploy.report.wording import stated_problems
+from razordeploy.report.wording import rule_notes, stated_problems
 from razordeploy.report.write import HTML_NAME
 
 _STYLES = {"passed": "green", "FAILED": "bold red", "ERROR": "bold red", "no engine": "bold red"}
@@ -27,6 +27,8 @@ def print_report(report: Report, directory: Path, *, seconds: float, console: Co
     for name, entry in report["backends"].items():
         for problem in stated_problems(entry):
             _line(console, f"{name}: {problem}", "red")
+        for note in rule_notes(entry):
+            _line(console, f"{name}: {note}", "yellow")
         for reason in float_reasons(entry):
             if reason.planned:
                 _line(

@@ -76,10 +76,11 @@ def problems(entry: BackendReport) -> list[str]:
     """What went wrong with a backend beside the loss of accuracy, which the sentence above tells."""
     if "error" in entry:
         return [entry["error"]]
+    notes = wording.rule_notes(entry)
     if "missing" in entry:
-        return wording.stated_problems(entry)
+        return [*wording.stated_problems(entry), *notes]
     failures = entry.get("failures", [])
-    return [] if over_limit(entry) and len(failures) == 1 else failures
+    return notes if over_limit(entry) and len(failures) == 1 else [*failures, *notes]
 
 
 def facts(report: Report) -> list[tuple[str, str]]:

@@ -120,6 +120,18 @@ def stated_problems(entry: BackendReport) -> list[str]:
     return [*([entry["error"]] if "error" in entry else []), *missing, *entry.get("failures", [])]
 
 
+def rule_notes(entry: BackendReport) -> list[str]:
+    """One sentence for each rule of the backend's own that makes the exported graph slower than it need be."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for finding in entry.get("findings", ()):
+        if finding["severity"] == "note":
+            found.setdefault((finding["rule"], finding["message"]), []).append(finding["node"])
+    return [
+        f"slower than need be, by the rule '{rule}': {message} ({', '.join(nodes[:3])}{', ...' * (len(nodes) > 3)})"
+        for (rule, message), nodes in found.items()
+    ]
+
+
 def gap_text(report: Report) -> str:
     """Say the largest float-to-engine gap and its limit: ``gap 0.12 pts (limit 1.0)``."""
     known = [

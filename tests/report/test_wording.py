@@ -95,3 +95,23 @@ def test_the_number_of_samples_is_no_metric():
     assert wording.metric_name(report) == "mAP"
     entry["metrics"]["float"] = {"samples": 10}
     assert wording.metric_name(report) == "top1"
+
+
+def test_rule_notes_are_told_once_a_rule():
+    note = {"rule": "concat", "message": "its parts lie on different grids", "severity": "note"}
+    entry = {
+        "passed": True,
+        "findings": [{"node": f"cat_{i}", **note} for i in range(5)]
+        + [{"node": "conv", "rule": "grid", "message": "bad", "severity": "error"}],
+    }
+    assert wording.rule_notes(entry) == [
+        "slower than need be, by the rule 'concat': its parts lie on different grids (cat_0, cat_1, cat_2, ...)"
+    ]
+    assert wording.rule_notes({"passed": True}) == []
+
+
+def test_a_graph_without_engine():
+    entry = {"passed": False, "exit_code": 3, "missing": "needs tensorrt", "failures": []}
+    assert wording.verdict(entry) == "no engine"
+    assert wording.stated_problems(entry) == ["no engine was built: needs tensorrt"]
+    assert wording.verdict({**entry, "failures": ["loses too much"]}) == "FAILED"

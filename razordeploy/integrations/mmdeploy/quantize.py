@@ -36,7 +36,7 @@ def engine_files(backend: str, ir_file: Path, work_dir: Path, deploy_cfg: Any) -
         calibration = _calibration_file(work_dir, deploy_cfg)
         quantized = _is_quantized(ir_file)
         if calibration is not None and not quantized:
-            made = _calibrated(backend, ir_file, work_dir, calibration, options)
+            made = _calibrated(backend, ir_file, work_dir, calibration, {**options, **_batches(deploy_cfg)})
         else:
             made = _converted(backend, ir_file, work_dir, deploy_cfg)
     return _placed(backend, made, ir_file, work_dir)
@@ -94,7 +94,10 @@ def _calibrated(backend: str, ir_file: Path, work_dir: Path, calibration: Path, 
         backend=backend,
         out_dir=work_dir / "razordeploy",
         quantize=dict(options.get("quantize") or {}),
-        deploy={"dynamic_batch": batch is None},
+        deploy={
+            "dynamic_batch": batch is None,
+            **{key: options[key] for key in ("batch_size", "max_batch", "max_drop") if key in options},
+        },
     )
     _tell(backend, work_dir)
     return artifact
@@ -125,6 +128,14 @@ def _converted(backend: str, ir_file: Path, work_dir: Path, deploy_cfg: Any) -> 
         _logger().error(f"razordeploy: {failure}")
     _tell_missing(backend, entry)
     return result.artifacts[backend]
+
+
+def _batches(deploy_cfg: Any) -> dict[str, int]:
+    """Batch sizes of the deploy config's first input, which an engine for a range of them is built for."""
+    models = (deploy_cfg or {}).get("backend_config", {}).get("model_inputs") or [{}]
+    shapes: Mapping[str, Any] = next(iter(models[0].get("input_shapes", {}).values()), {})
+    named = (("batch_size", "opt_shape"), ("max_batch", "max_shape"))
+    return {key: int(shapes[shape][0]) for key, shape in named if shape in shapes}
 
 
 def _fixed_shape(ir_file: Path, deploy_cfg: Any) -> tuple[int, ...] | None:
