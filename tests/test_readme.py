@@ -1,4 +1,4 @@
-"""The README: its commands and examples run, its tables agree with the code.
+"""README and docs/: their commands and examples run, their tables agree with the code.
 
 Every ``bash`` and ``python`` block is followed by a comment: ``<!-- test -->`` runs it in an empty folder,
 ``<!-- test: recipe -->`` loads it as a recipe, ``needs X`` skips it where X is not installed, ``slow`` leaves it to
@@ -28,8 +28,9 @@ BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```\n(?:<!-- (test|not run)(?:: (.
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block of the README."""
+    """One fenced block of a page."""
 
+    page: str
     line: int
     language: str
     text: str
@@ -37,23 +38,24 @@ class Block:
     options: str
 
 
-def _blocks(text: str) -> list[Block]:
+def _blocks(text: str, page: str = "README.md") -> list[Block]:
     found = BLOCK.finditer(text)
-    return [Block(text.count("\n", 0, m.start()) + 1, m[1], m[2], m[3], m[4] or "") for m in found]
+    return [Block(page, text.count("\n", 0, m.start()) + 1, m[1], m[2], m[3], m[4] or "") for m in found]
 
 
-BLOCKS = _blocks(README)
+PAGES = {str(f.relative_to(ROOT)): f.read_text() for f in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))}
+BLOCKS = [block for page, text in PAGES.items() for block in _blocks(text, page)]
 TESTED = [
-    pytest.param(b, id=f"line-{b.line}", marks=pytest.mark.slow if "slow" in b.options else ())
+    pytest.param(b, id=f"{b.page}-{b.line}", marks=pytest.mark.slow if "slow" in b.options else ())
     for b in BLOCKS
     if b.marker == "test"
 ]
 
 
 def _need(block: Block) -> None:
-    match = re.search(r"needs (\w+)", block.options)
-    if match and importlib.util.find_spec(match[1]) is None:
-        pytest.skip(f"the example uses {match[1]}, which is not installed")
+    for package in re.findall(r"needs (\w+)", block.options):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"the example uses {package}, which is not installed")
 
 
 def _run(block: Block, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -77,8 +79,8 @@ def test_example(block, tmp_path):
 
 
 def test_every_block_says_whether_it_is_run():
-    assert [block.line for block in BLOCKS if block.marker is None] == []
-    assert len(BLOCKS) == len(re.findall(r"^```\w", README, re.MULTILINE))
+    assert [(block.page, block.line) for block in BLOCKS if block.marker is None] == []
+    assert len(BLOCKS) == sum(len(re.findall(r"^```\w", text, re.MULTILINE)) for text in PAGES.values())
     assert len(TESTED) >= 4
 
 
@@ -109,8 +111,10 @@ def test_exit_codes_table_is_that_of_the_errors():
     assert named == used | {0}
 
 
-def test_paths_in_the_readme_exist():
-    named = set(re.findall(r"`((?:recipes|tools|backend_configs|requirements)/[\w./]*)", README))
-    named |= set(re.findall(r"\]\((\w[\w.]*)\)", README))
-    assert len(named) > 5
-    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_on_a_page_exist(page):
+    text = PAGES[page]
+    named = {ROOT / path for path in re.findall(r"`((?:recipes|tools|backend_configs|requirements)/[\w./]*)", text)}
+    named |= {(ROOT / page).parent / path for path in re.findall(r"\]\(((?!https?:)[\w./-]+)(?:#[\w-]*)?\)", text)}
+    assert len(named) > 5 or page != "README.md"
+    assert [str(path) for path in sorted(named) if not path.exists()] == []

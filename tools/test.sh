@@ -1,8 +1,17 @@
 #!/usr/bin/env bash
 # Everything that CI checks: lint, format, types, tests. Arguments go to pytest. Exit 0 only if all of them pass.
 # RAZORDEPLOY_VENV: the virtual environment to use (default: .venv of this repository). PYTHON: the python to make it with.
+# --detection: the tests of detectors instead, in the environment that tools/detection_env.sh makes.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+if [ "${1:-}" = --detection ]; then
+    shift
+    bash "$repository/tools/detection_env.sh"
+    cd "$repository"
+    export RAZORDEPLOY_REQUIRE=openvino,onnxruntime,mmdet PYTHONPATH=$repository
+    exec "${RAZORDEPLOY_DETECTION_VENV:-$repository/.venv-detection}/bin/python" -m pytest tests/detection "$@"
+fi
 
 install all,dev
 cd "$repository"

@@ -11,10 +11,11 @@ from torch import nn
 
 from razordeploy.capture.checkpoint import load_into
 from razordeploy.capture.config_model import deployed
+from razordeploy.capture.detector import Decode, build_detector, guess_image_shape, is_detector, make_dense
 from razordeploy.capture.factory import resolve_factory
 from razordeploy.capture.openmmlab import build_classifier, guess_input_shape, make_plain
 from razordeploy.config.recipe import Recipe
-from razordeploy.errors import CheckpointError, ModelError
+from razordeploy.errors import CheckpointError, ModelError, RecipeError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class BuiltModel:
     """What a subnet file says of it; None: it is the whole model."""
     classifies: bool = True
     """False: its outputs are known not to be one row of logits a sample."""
+    decode: Decode | None = None
+    """Of detectors: raw outputs -> boxes. None: the outputs are what is judged."""
 
 
 def build_model(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: bool = False) -> BuiltModel:
@@ -64,7 +67,8 @@ def build_model(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         is_factory = ":" in recipe.model["type"]
-        module = _call_factory(recipe) if is_factory else build_classifier(recipe)
+        detects = not is_factory and is_detector(recipe)
+        module = _call_factory(recipe) if is_factory else (build_detector if detects else build_classifier)(recipe)
     file = checkpoint if checkpoint is not None else recipe.checkpoint
     if file is not None:
         load_into(
@@ -76,12 +80,26 @@ def build_model(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: 
         )
     module.eval()
     merge_branches(module)
-    preprocess = None
-    if not is_factory:
+    preprocess, decode = None, None
+    if detects:
+        shapes = shapes or _image_shapes(recipe)
+        module, preprocess, decode = make_dense(module, shapes[0])
+    elif not is_factory:
         module, preprocess = make_plain(module)
         guess = guess_input_shape(recipe)
         shapes = shapes or ((guess,) if guess else None)
-    return BuiltModel(module=module, preprocess=preprocess, input_shapes=shapes)
+    return BuiltModel(
+        module=module, preprocess=preprocess, input_shapes=shapes, classifies=decode is None, decode=decode
+    )
+
+
+def _image_shapes(recipe: Recipe) -> tuple[tuple[int, ...], ...]:
+    guess = guess_image_shape(recipe)
+    if guess is None:
+        raise RecipeError(
+            f"{recipe.path}: nothing tells the size of the images", hint="deploy=dict(input_shape=(3, 640, 640))"
+        )
+    return (guess,)
 
 
 def _import(recipe: Recipe, checkpoint: str | Path | None) -> BuiltModel:

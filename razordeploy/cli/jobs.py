@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ from razordeploy.config.recipe import Recipe
 from razordeploy.config.sections import DeployConfig
 from razordeploy.data.base import Source
 from razordeploy.data.batch import Batch
+from razordeploy.data.boxes import box_batches
 from razordeploy.data.loader import batches
-from razordeploy.data.mm import calibration_loader, mm_batches
+from razordeploy.data.mm import calibration_loader, dataset_meta, mm_batches
 from razordeploy.data.sources import build_source
 from razordeploy.errors import DataError, RazorDeployError, RecipeError, UsageError
+from razordeploy.train.boxes import BoxMetric, evaluator_section
 
 EVALUATION_BATCH = 100
 
@@ -33,6 +35,8 @@ class RecipeJob:
 
     recipe: Recipe
     built: BuiltModel
+    boxes: dict[int, Any] = field(default_factory=dict)
+    """Of detectors: number of an evaluation image -> its data sample, filled while the images are read."""
 
     @classmethod
     def open(cls, recipe: Recipe, checkpoint: str | Path | None = None, *, trust: bool = False) -> RecipeJob:
@@ -91,7 +95,7 @@ class RecipeJob:
             loader = calibration_loader(recipe.config, wanted.batch_size or 32)
         elif wanted.batch_size:
             loader = {**loader, "batch_size": wanted.batch_size}
-        return mm_batches(loader, self.built.preprocess, wanted.num_samples, recipe.seed, self.scope)
+        return self._mm(loader, wanted.num_samples)
 
     def has_calibration(self) -> bool:
         """Tell whether the recipe names data to calibrate on."""
@@ -114,7 +118,14 @@ class RecipeJob:
                 f"{self.recipe.path}: no data, test_dataloader or val_dataloader to evaluate on",
                 hint="add data=dict(type='image_folder', root=...)",
             )
-        return mm_batches(loader, self.built.preprocess, None, self.recipe.seed, self.scope)
+        return self._mm(loader, None, self.boxes)
+
+    def _mm(self, loader: dict[str, Any], limit: int | None, keep: dict[int, Any] | None = None) -> Iterable[Batch]:
+        built, seed = self.built, self.recipe.seed
+        if built.decode is None:
+            return mm_batches(loader, built.preprocess, limit, seed, self.scope)
+        assert built.preprocess is not None and built.input_shapes is not None
+        return box_batches(loader, built.preprocess, built.input_shapes[0], num_samples=limit, seed=seed, keep=keep)
 
     def training_source(self) -> Source:
         """The training split of ``data``."""
@@ -145,7 +156,7 @@ class RecipeJob:
         """The metric's name, or the function that ``pkg.module:function`` names."""
         name = self.recipe.deploy.metric
         if ":" not in name:
-            return name
+            return name if self.built.decode is None else self._box_metric()
         module, _, attribute = name.partition(":")
         try:
             function = getattr(importlib.import_module(module), attribute)
@@ -159,6 +170,13 @@ class RecipeJob:
                 raise RecipeError(f"deploy.metric '{name}' failed: {type(error).__name__}: {error}") from error
 
         return metric
+
+    def _box_metric(self) -> Any:
+        if self._test_loader() is None or self.built.decode is None:
+            return "top1"
+        config = self.recipe.config
+        meta = dataset_meta(self._test_loader() or {}, self.scope)
+        return BoxMetric(evaluator_section(config, str(self.recipe.path)), meta, self.built.decode, self.boxes)
 
     def example_inputs(self) -> tuple[torch.Tensor, ...]:
         """The model's own, random inputs of the recipe's shapes, or else the first calibration samples."""

@@ -137,7 +137,7 @@ def _recipe(file: Path, config: dict[str, Any], text: str) -> Recipe:
         text=text,
         config=config,
         model=_model(config, name),
-        checkpoint=top.string("checkpoint"),
+        checkpoint=_checkpoint(top, config.get("model")),
         key_mapping=_key_mapping(config.get("key_mapping"), name),
         strict=True if strict is None else strict,
         trust_checkpoint=bool(trust),
@@ -154,6 +154,21 @@ def _recipe(file: Path, config: dict[str, Any], text: str) -> Recipe:
         work_dir=top.string("work_dir"),
         **{key: _raw(config, key, name) for key in _DICTS},
     )
+
+
+def _checkpoint(top: Section, model: object) -> str | None:
+    """The recipe's weights; a config's own variable of that name, which its ``init_cfg`` goes back to, is none."""
+    checkpoint = top.string("checkpoint")
+    return None if checkpoint is not None and _initialises(model, checkpoint) else checkpoint
+
+
+def _initialises(value: object, checkpoint: str) -> bool:
+    if isinstance(value, Mapping):
+        own = value.get("init_cfg")
+        if isinstance(own, Mapping) and own.get("checkpoint") == checkpoint:
+            return True
+        return any(_initialises(inner, checkpoint) for inner in value.values())
+    return isinstance(value, list | tuple) and any(_initialises(inner, checkpoint) for inner in value)
 
 
 def _of_onnx(file: Path, options: Mapping[str, Any]) -> Recipe:

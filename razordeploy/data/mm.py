@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
+import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from razordeploy.errors import DataError
 Preprocess = Callable[[Any, bool], Any]
 
 
-@contextmanager
+@contextlib.contextmanager
 def registry_scope(scope: str) -> Iterator[None]:
     """Import all that ``mmcls`` or ``mmpretrain`` registers; inside the block its names are found first.
 
@@ -103,9 +104,9 @@ def mm_batches(
         DataError: the dataloader cannot be built, or one of its files cannot be read.
     """
     with registry_scope(scope):
-        loader = _build(dataloader, seed)
+        loader = open_loader(dataloader, seed)
     left = num_samples
-    for index, data in enumerate(_read(loader)):
+    for index, data in enumerate(read_loader(loader)):
         batch = _batch(data, preprocess, f"batch {index}")
         if left is not None:
             batch = batch.head(left)
@@ -115,7 +116,23 @@ def mm_batches(
             return
 
 
-def _build(dataloader: Any, seed: int) -> Any:
+def dataset_meta(dataloader: Mapping[str, Any], scope: str) -> dict[str, Any]:
+    """``metainfo`` of the data set of a dataloader dict: class names and what belongs to them.
+
+    Raises:
+        DataError: it cannot be built.
+    """
+    with registry_scope(scope):
+        loader = open_loader(dataloader, 0)
+    return dict(getattr(loader.dataset, "metainfo", {}))
+
+
+def open_loader(dataloader: Any, seed: int) -> Any:
+    """Build a dataloader dict, in order unless it names a sampler; inside the registry scope of its data set.
+
+    Raises:
+        DataError: it cannot be built.
+    """
     from mmengine.runner import Runner
 
     if isinstance(dataloader, Mapping):
@@ -124,12 +141,19 @@ def _build(dataloader: Any, seed: int) -> Any:
         if not dataloader.get("num_workers"):
             dataloader.pop("persistent_workers", None)
     try:
-        return Runner.build_dataloader(dataloader, seed=seed)
+        # pycocotools says on standard output that it reads.
+        with contextlib.redirect_stdout(io.StringIO()):
+            return Runner.build_dataloader(dataloader, seed=seed)
     except (OSError, KeyError, TypeError, ValueError, AssertionError, RuntimeError) as exc:
         raise DataError(f"cannot build the dataloader: {type(exc).__name__}: {exc}") from exc
 
 
-def _read(loader: Any) -> Iterator[Any]:
+def read_loader(loader: Any) -> Iterator[Any]:
+    """Yield what the loader does.
+
+    Raises:
+        DataError: something in it cannot be read.
+    """
     iterator = iter(loader)
     index = 0
     while True:

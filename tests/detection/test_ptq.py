@@ -1,0 +1,158 @@
+"""Single-stage detectors become int8 engines by the command line alone; what cannot is refused with the reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.detection.coco import draw, recipe
+
+FAMILIES = {
+    "retinanet": "retinanet/retinanet_r18_fpn_1x_coco.py",
+    "fcos": "fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py",
+    "gfl": "gfl/gfl_r50_fpn_1x_coco.py",
+    "yolox": "yolox/yolox_tiny_8xb8-300e_coco.py",
+    "rtmdet": "rtmdet/rtmdet_tiny_8xb32-300e_coco.py",
+    "yolov3": "yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py",
+    "ssd": "ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py",
+}
+TWO_CLASSES = "model = dict(bbox_head=dict(num_classes=2))"
+SMALL = """
+model = dict(
+    backbone=dict(frozen_stages=-1, norm_eval=False, norm_cfg=dict(requires_grad=True)),
+    neck=dict(out_channels=64),
+    bbox_head=dict(num_classes=2, in_channels=64, feat_channels=64, stacked_convs=1),
+)
+"""
+
+
+def run(*words: str) -> int:
+    from razordeploy.cli.main import main
+
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    return int(end.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("coco")
+    draw(root, "train", 64)
+    draw(root, "val", 16)
+    return root
+
+
+def report(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "report.json").read_text())["backends"]
+    return found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family(data, tmp_path, family):
+    file = recipe(data, FAMILIES[family], extra=TWO_CLASSES)
+    assert run("ptq", str(file), "--work-dir", str(tmp_path), "--benchmark-seconds", "0") == 0
+    for entry in report(tmp_path).values():
+        coverage = entry["coverage"]
+        assert coverage["int8"] >= 0.97 * coverage["planned"] > 40
+        assert entry["parity"]["sqnr_db"] is None or entry["parity"]["sqnr_db"] > 25
+        assert set(entry["metrics"]) == {"float", "simulated", "engine"}
+        assert next(iter(entry["metrics"]["engine"])) == "bbox_mAP"
+
+
+def trained(file: Path, epochs: int = 10) -> Path:
+    """A detector of the recipe that has learned the two shapes."""
+    from razordeploy.capture.detector import build_detector
+    from razordeploy.config.recipe import load_recipe
+    from razordeploy.data.mm import open_loader, registry_scope
+
+    found = load_recipe(file)
+    torch.manual_seed(0)
+    model: Any = build_detector(found).train()
+    with registry_scope("mmdet"):
+        loader = open_loader(
+            {**(found.train_dataloader or {}), "sampler": dict(type="DefaultSampler", shuffle=True)}, 0
+        )
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    for _ in range(epochs):
+        for data in loader:
+            batch = model.data_preprocessor(data, True)
+            loss, _ = model.parse_losses(model.loss(batch["inputs"], batch["data_samples"]))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 10)
+            optimizer.step()
+    path = file.with_suffix(".pth")
+    torch.save(model.state_dict(), path)
+    return path
+
+
+def test_average_precision_of_a_detector_that_detects(data, tmp_path):
+    file = recipe(data, FAMILIES["retinanet"], extra=SMALL)
+    weights = trained(file)
+    words = ["--checkpoint", str(weights), "--work-dir", str(tmp_path), "--benchmark-seconds", "0", "--max-drop", "2"]
+    assert run("ptq", str(file), *words) == 0
+    for entry in report(tmp_path).values():
+        scores = {side: entry["metrics"][side]["bbox_mAP"] for side in ("float", "simulated", "engine")}
+        assert scores["float"] > 15
+        assert abs(scores["float"] - scores["engine"]) <= 2
+        assert entry["metrics"]["engine"]["bbox_mAP_50"] > scores["engine"]
+    assert run("evaluate", str(tmp_path / "onnxruntime")) == 0
+
+
+def test_boxes_of_an_engine_are_those_of_mmdet_itself(data, tmp_path):
+    from mmdet.structures import DetDataSample
+
+    from razordeploy.capture.build import build_model
+    from razordeploy.capture.detector import build_detector
+    from razordeploy.config.recipe import load_recipe
+
+    options = "model = dict(bbox_head=dict(num_classes=2), test_cfg=dict(score_thr=0.0, max_per_img=20))"
+    found = load_recipe(recipe(data, FAMILIES["retinanet"], extra=options))
+    built = build_model(found)
+    torch.manual_seed(found.seed)
+    detector: Any = build_detector(found).eval()
+    detector.load_state_dict(built.module.state_dict())
+    x = torch.randn(1, 3, 96, 96)
+    meta = {"img_shape": (96, 90), "ori_shape": (192, 180), "scale_factor": (0.5, 0.5), "batch_input_shape": (96, 96)}
+    assert built.decode is not None
+    with torch.no_grad():
+        expected = detector.predict(x, [DetDataSample(metainfo=meta)])[0].pred_instances
+        (boxes,) = built.decode(built.module(x), [meta])
+    assert len(boxes) == len(expected) == 20
+    assert torch.equal(boxes.bboxes, expected.bboxes) and torch.equal(boxes.labels, expected.labels)
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", "FasterRCNN has two stages"),
+        ("detr/detr_r50_8xb2-150e_coco.py", "DETR is a transformer over queries"),
+    ],
+)
+def test_what_cannot_be_a_static_graph_is_refused(data, tmp_path, capsys, base, message):
+    assert run("ptq", str(recipe(data, base)), "--work-dir", str(tmp_path / "w")) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and "RetinaNet" in error and error.count("\n") == 1
+    assert not (tmp_path / "w" / "report.json").exists()
+
+
+def test_an_image_that_does_not_fit_is_refused(data, tmp_path, capsys):
+    file = recipe(data, FAMILIES["yolox"], extra=TWO_CLASSES + "\ndeploy.update(input_shape=(3, 64, 96))")
+    file.write_text(file.read_text().replace("keep_ratio=True", "scale_factor=2.0"))
+    assert run("ptq", str(file), "--work-dir", str(tmp_path / "w")) == 2
+    assert "expected" in capsys.readouterr().err
+
+
+def test_padding_is_right_and_below():
+    from razordeploy.data.boxes import _padded
+
+    images = torch.ones(2, 3, 4, 5)
+    padded = _padded(images, (3, 6, 8), 7.0, [])
+    assert padded.shape == (2, 3, 6, 8)
+    assert torch.equal(padded[:, :, :4, :5], images)
+    assert np.isclose(float(padded[:, :, 4:].mean()), 7.0) and np.isclose(float(padded[:, :, :, 5:].mean()), 7.0)
