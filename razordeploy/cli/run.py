@@ -13,7 +13,7 @@ from rich.console import Console
 
 from razordeploy.cli.signals import Signalled
 from razordeploy.cli.stages.job import StageJob, StageResult
-from razordeploy.cli.stages.plan import Plan, Step, print_plan
+from razordeploy.cli.stages.plan import Plan, Step, blocking, print_plan
 from razordeploy.cli.stages.report import write_run_report
 from razordeploy.cli.stages.state import Done, State
 from razordeploy.cli.stages.table import stage_function
@@ -61,8 +61,9 @@ def run(
     if dry_run:
         print_plan(plan, State.read(plan.folder), first if start else None, last, problems)
         return max((error.exit_code for error in problems), default=0)
-    if problems:
-        raise problems[0]
+    in_the_way = blocking(plan.steps[: last + 1], problems)
+    if in_the_way:
+        raise in_the_way[0]
     with WorkDir(plan.folder) as work:
         work.require_free(plan.bytes_needed())
         state = State.read(work.path)

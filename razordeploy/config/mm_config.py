@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
@@ -35,7 +36,7 @@ def read_config(path: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any],
     from mmengine.config import Config
 
     try:
-        with _safe_yaml(), warnings.catch_warnings():
+        with _safe_yaml(), _silent(), warnings.catch_warnings():
             # mmengine looks its bases up through pkg_resources, which warns about itself each time.
             warnings.filterwarnings("ignore", message=".*pkg_resources.*")
             config = Config.fromfile(path)
@@ -53,6 +54,17 @@ def _merge(config: Any, options: Mapping[str, Any], path: Path) -> None:
             config.merge_from_dict({key: value}, allow_list_keys=True)
     except Exception as error:
         raise RecipeError(f"--set {key}: it does not fit '{path}': {_text(error)}") from error
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    # mmengine logs each environment variable that it fills in, on each reading.
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.INFO))
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 @contextlib.contextmanager

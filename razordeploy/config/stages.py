@@ -112,7 +112,8 @@ def _options(section: Section, keys: Sequence[str]) -> dict[str, Any]:
         if section.values.get(key) is None:
             continue
         if key == "backends":
-            found[key] = section.strings(key)
+            names = section.strings(key) or ()
+            found[key] = tuple(part.strip() for name in names for part in name.split(",") if part.strip())
         elif key == "benchmark_seconds":
             found[key] = section.number(key, low=0.0)
         elif key == "export_channel":

@@ -21,7 +21,7 @@ from razordeploy.cli.stages.state import State, key_of
 from razordeploy.config.recipe import Recipe, load_recipe
 from razordeploy.config.stages import ENGINE_STAGES, StageConfig, placed
 from razordeploy.data.sources import build_source
-from razordeploy.errors import RazorDeployError, RecipeError, StorageError, UsageError
+from razordeploy.errors import MissingDependency, RazorDeployError, RecipeError, StorageError, UsageError
 from razordeploy.sliced import as_recipe
 
 _UNCOUNTED = ("pipeline", "work_dir", "checkpoint")
@@ -115,7 +115,10 @@ class Plan:
         return cls(recipe=recipe, steps=tuple(steps), folder=folder)
 
     def check(self, steps: Sequence[Step]) -> list[RazorDeployError]:
-        """What stands in the way: data that is not there, a backend or a package that is not installed."""
+        """What stands in the way: data that is not there, a backend or a package that is not installed.
+
+        A missing backend of a stage that has others does not: they are made, and the run ends with its exit code.
+        """
         problems: dict[str, RazorDeployError] = {}
         for step in steps:
             for problem in _problems(step):
@@ -162,8 +165,7 @@ def _problems(step: Step) -> list[RazorDeployError]:
             found.append(UsageError(f"stage '{name}': no backend was asked for", hint="backends=['openvino']"))
         try:
             check_names(list(backends))
-            for backend in backends:
-                find_backend(backend)
+            found += _missing(list(backends))
         except RazorDeployError as error:
             found.append(error)
     if recipe.data is not None:
@@ -173,6 +175,27 @@ def _problems(step: Step) -> list[RazorDeployError]:
             except RazorDeployError as error:
                 found.append(error)
     return found
+
+
+def _missing(backends: Sequence[str]) -> list[RazorDeployError]:
+    found: list[RazorDeployError] = []
+    for backend in backends:
+        try:
+            find_backend(backend)
+        except MissingDependency as error:
+            found.append(error)
+    return found
+
+
+def blocking(steps: Sequence[Step], problems: Sequence[RazorDeployError]) -> list[RazorDeployError]:
+    """The problems that leave a stage with nothing to do."""
+    alone = set()
+    for step in steps:
+        if step.config.stage in ENGINE_STAGES:
+            backends = step.config.options.get("backends") or _read(step).deploy.backends
+            missing = _missing(list(backends))
+            alone |= {str(error) for error in missing} if len(missing) == len(backends) else set()
+    return [p for p in problems if not isinstance(p, MissingDependency) or str(p) in alone or "backend" not in str(p)]
 
 
 def _existing(folder: Path) -> Path:

@@ -1,0 +1,31 @@
+"""ResNet-20 on CIFAR-10: half its channels, taught by the public model, trained on int8 grids."""
+
+_base_ = ["../../ptq/cifar10_resnet20.py"]
+
+train = dict(epochs=5, batch_size=128, lr=0.05, optimizer="sgd", shift=4, flip=True)
+qat = dict(epochs=1, batch_size=128, lr=1e-3, optimizer="sgd", shift=4, flip=True)
+_fc = dict(type="ModuleOutputs", source="linear")
+_taught = dict(
+    type="SingleTeacherDistill",
+    # The folder of a stage is what its name in braces stands for.
+    architecture=dict(type="razordeploy.sliced:load_model", path="{slice}"),
+    teacher=dict(type="razordeploy.models.cifar:resnet20", num_classes=10),
+    teacher_ckpt="{{$RAZORDEPLOY_DATA:../shared/data}}/checkpoints/resnet20-12fca82f.th",
+    teacher_key_mapping={r"^module\.": ""},
+    distiller=dict(
+        student_recorders=dict(fc=_fc),
+        teacher_recorders=dict(fc=_fc),
+        distill_losses=dict(loss_kl=dict(type="KLDivergence", tau=4)),
+        loss_forward_mappings=dict(
+            loss_kl=dict(
+                preds_S=dict(recorder="fc", from_student=True), preds_T=dict(recorder="fc", from_student=False)
+            )
+        ),
+    ),
+)
+
+pipeline = [
+    dict(stage="export", name="slice", set={"prune.choice": 0.5, "prune.round_to": 8}),
+    dict(stage="train", name="distil", model=_taught),
+    dict(stage="qat"),
+]
