@@ -4,12 +4,13 @@
 
 For each seed a float network is trained for ``epochs``. L1, RatioPruner and Group Fisher start from it and train for
 ``epochs`` more; DCFF, slimmable networks, AutoSlim and DMCP start from scratch and train for twice as long (AutoSlim
-and DMCP run four subnets a step, a slimmable network two, so that their epochs cost more). AutoSlim's subnet is found by
-greedy slimming on 300 training images and, like DMCP's, only has its batch norms recalibrated. ``scratch`` is the shape
-that the algorithm has found, trained from random weights for twice ``epochs``: the budget of the pruned network and of
-the one it came from together. Accuracies are top-1 in percent on the test split, mean and standard deviation over
-seeds. Latencies are of the int8 engine, batch 1, milliseconds, of the first seed's network; ``unpruned`` is the float
-network trained for twice ``epochs``.
+and DMCP run four subnets a step, a slimmable network two, so that their epochs cost more). Group Fisher has batches of
+16, others of 64: it removes one channel a step. AutoSlim's subnet is found by greedy slimming on 300 training images
+and, like DMCP's, only has its batch norms recalibrated. ``scratch`` is the
+shape that the algorithm has found, trained from random weights for twice ``epochs``: the budget of the pruned network
+and of the one it came from together. Accuracies are top-1 in percent on the test split, mean and standard deviation
+over seeds. Latencies are of the int8 engine, batch 1, milliseconds, of the first seed's network; ``unpruned`` is the
+float network trained for twice ``epochs``.
 """
 
 from __future__ import annotations
@@ -95,11 +96,10 @@ def train(algorithm: Any, model: nn.Module, task: Task, seed: int, epochs: int, 
             work_dir=folder,
             checkpoint="x.pth",
             epochs=epochs,
-            lr=task.lr,
             seed=seed,
             threads=1,
             hooks=hooks,
-            **options,
+            **{"lr": task.lr, **options},
         )
     algorithm.eval()
 
@@ -152,14 +152,16 @@ def distiller(task: Task) -> dict[str, Any]:
     }
 
 
-def pruned(task: Task, kind: str, network: nn.Module, seed: int, epochs: int, **options: Any) -> nn.Module:
+def pruned(
+    task: Task, kind: str, network: nn.Module, seed: int, epochs: int, training: Any = None, **options: Any
+) -> nn.Module:
     """The static network of an algorithm that decides while it trains."""
     from razordeploy.compress.pruning.algorithms.table import ALGORITHMS
     from razordeploy.compress.pruning.result import sliced
 
     torch.manual_seed(seed)
     algorithm = ALGORITHMS[kind](network, **options)
-    train(algorithm, algorithm.architecture, task, seed, epochs)
+    train(algorithm, algorithm.architecture, task, seed, epochs, **(training or {}))
     algorithm.settle()
     return sliced(algorithm)[1].eval()
 
@@ -183,10 +185,12 @@ def group_fisher(task: Task, base: nn.Module, seed: int, epochs: int, by: str) -
         task, "GroupFisherChannelMutator", "GroupFisherChannelUnit", normalization_type=by, mutate_linear=True
     )
     units = GroupFisherAlgorithm(copy.deepcopy(base), config).mutator.mutable_units
-    steps = epochs * (len(task.train_data) // 64)
+    # One channel a step at most: small batches make more steps of as many epochs.
+    batch_size = 16
+    steps = epochs * (len(task.train_data) // batch_size)
     interval = max(1, int(steps / 2 / (0.6 * sum(unit.num_channels for unit in units))))
     options = {"mutator": config, "interval": interval, "target_flop_ratio": SHARE}
-    return pruned(task, "GroupFisherAlgorithm", base, seed, epochs, **options)
+    return pruned(task, "GroupFisherAlgorithm", base, seed, epochs, {"batch_size": batch_size, "lr": 1e-3}, **options)
 
 
 def dcff(task: Task, base: nn.Module, seed: int, epochs: int) -> nn.Module:

@@ -49,6 +49,13 @@ class ChoiceCosts:
         self.names = traced_names(graph, mutator, type(architecture).__name__)
         self.whole = self.count({})
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> ChoiceCosts:
+        # What is counted on stays the same; whose channels count is the copy's mutator.
+        new = copy.copy(self)
+        memo[id(self)] = new
+        new.mutator = copy.deepcopy(self.mutator, memo)
+        return new
+
     def now(self) -> Resources:
         """Of what the mutator keeps now; of the whole demo input."""
         kept = {unit.name: unit.mutable_channel.activated_channels for unit in self.mutator.all_units}

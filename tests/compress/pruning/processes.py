@@ -37,7 +37,10 @@ def prepared(name: str, channels: dict[str, Any]) -> Any:
         given = {} if "reason" in entry else init_args
         units[key] = {**entry, "init_args": {"num_channels": int(key.rpartition("_")[2]), **given}}
     parse = {"type": "ChannelAnalyzer", "demo_input": (1, 1, 8, 8)}
-    config = {"type": mutator, "channel_unit_cfg": {"type": unit, "units": units}, "parse_cfg": parse}
+    config: dict[str, Any] = {"type": mutator, "channel_unit_cfg": {"type": unit, "units": units}, "parse_cfg": parse}
+    if name == "DMCP":
+        # By default a group is a twentieth of the channels, and here are fewer.
+        config["pruning_cfg"] = (0.25, 1.0, 0.25)
     algorithm = ALGORITHMS[name](tiny(), mutator=config, data_preprocessor=ShiftAndFlip(), **options)
     algorithm.schedule = Schedule(iteration=0, epoch_length=4)
     return algorithm.train()

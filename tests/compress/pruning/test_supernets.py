@@ -221,6 +221,21 @@ def test_a_step_of_one_kind_leaves_the_other_alone(dmcp):
     assert all(p.grad is None for p in algorithm.mutator.arch_params.values())
 
 
+def test_a_group_that_is_kept_for_sure_can_still_go(dmcp):
+    # Where the loss once asks for more than everything, the parameter would leave the range that has a gradient.
+    algorithm = dmcp(target_flops=0.002, flop_loss_weight=0.0)
+    wrapper = optimizers(algorithm, lr=10.0)
+    for iteration in range(2, 8, 2):
+        at(algorithm, iteration)
+        algorithm.update_arch_params(batch(), wrapper["mutator"])
+    parameters = list(algorithm.mutator.arch_params.values())
+    assert all(p.min().item() >= 0 for p in parameters)
+    algorithm.flop_loss_weight = 1.0
+    algorithm.flops_loss()[1].backward()
+    # Groups behind one that is all but gone hardly count; the first of each unit does.
+    assert all(p.grad[0].item() < 0 for p in parameters)
+
+
 def test_expected_cost_is_the_count_at_whole_numbers(dmcp):
     algorithm = dmcp()
     costs = algorithm.costs

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from razordeploy.compress.algorithm.base import add_prefix
@@ -172,11 +173,18 @@ class DMCP(PruningAlgorithm):
             flops, loss = self.flops_loss()
             optim_wrapper.backward(total + loss.to(total))
             apply_gradients(optim_wrapper)
+            self._project()
         finally:
             for parameter in trained:
                 parameter.requires_grad_(True)
             self.mutator.modify_supernet_forward(arch_train=False)
         return {**add_prefix(log, "arch"), "flops.loss": loss.detach(), "expected_flops": flops.detach()}
+
+    @torch.no_grad()
+    def _project(self) -> None:
+        # Below zero a group is kept for sure and has no gradient: it would never come back.
+        for parameter in self.mutator.arch_params.values():
+            parameter.clamp_(min=0.0)
 
     def flops_loss(self) -> tuple[Tensor, Tensor]:
         """Expected multiply-adds in millions, and the weighed loss of their distance from the target."""
