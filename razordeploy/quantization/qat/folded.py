@@ -20,8 +20,8 @@ class FoldedLayer(nn.Module):
     """A convolution or linear layer whose folded weight is rounded (Krishnamoorthi 2018, section 3.2.2).
 
     With ``f = gamma / sqrt(running variance + eps)`` the engine stores ``W f`` on its grid. While the norm is live,
-    grid is used, the result is divided by ``f`` again and normalised by the batch. Frozen, and in evaluation, the layer
-    computes ``y = W f x + b'``, which is what is exported.
+    that grid is used, and the result is divided by ``f`` again and normalised by the batch. Frozen, and in evaluation,
+    the layer computes ``y = W f x + b'``, which is what is exported.
 
     A grid for each output channel is kept, and trained, relative to ``|f|``: rounding ``W f`` to steps of ``s`` is
     rounding ``W`` to steps of ``s / |f|``. Channels that training has all but switched off (``f`` near 0) would

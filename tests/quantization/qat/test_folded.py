@@ -90,7 +90,7 @@ def test_the_exported_weight_on_the_exported_grid_is_what_was_trained(per_channe
     quant = LearnableFakeQuantize(scheme=scheme)
     quant.set_qparams(start)
     layer = FoldedLayer(_aten.conv2d.default, ([2, 2],), kept, quant).eval()
-    assert layer.relative is (per_channel and signed)
+    assert layer.relative is per_channel
     torch.testing.assert_close(layer.exported_grid(quant.qparams).scale, start.scale)
     with torch.no_grad():
         layer.weight.add_(torch.randn_like(layer.weight) * 0.05)

@@ -108,7 +108,7 @@ def test_lsq_epochs_start_from_the_first_batch_once_and_a_resumed_run_does_not_s
     runner, spy = run(network, case, tmp_path, {"type": "LSQEpochBasedLoop", "max_epochs": 2, "freeze_bn_begin": 1})
     runner.train()
     close(runner)
-    assert spy.training == [(0, len(quants), 0)] * 2
+    assert spy.training == [(0, len(quants), 2)] * 2
     assert all(q.initialized and 0 < float(q.scale.max()) < 10 for q in quants)
     saved = torch.load(tmp_path / "epoch_1.pth", weights_only=False)["state_dict"]
     again = case.network()
