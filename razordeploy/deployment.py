@@ -15,6 +15,7 @@ from razordeploy.each_backend import Made, Timer
 from razordeploy.environment import versions
 from razordeploy.job import PTQJob, begin
 from razordeploy.quantization.cache import model_digest
+from razordeploy.quantization.changes import write_changes
 from razordeploy.quantization.draft import Draft
 from razordeploy.quantization.plan import QuantPlan
 from razordeploy.quantization.stored import plan_record
@@ -46,6 +47,8 @@ class Deployment:
                 files = backend.export(self.export_job(backend, draft, staged))
                 (staged / "placement.json").write_text(json_text(plan_record(draft.plan, draft.params)))
                 files = {**files, "plan": "placement.json"}
+                if draft.own:
+                    files.update(write_changes(self.captured, draft, staged))
             with timer("validate"):
                 entry = validate(
                     job, backend, draft.captured, draft.plan, draft.params, staged, files, self.float_metrics,

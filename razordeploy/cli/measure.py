@@ -25,6 +25,7 @@ from razordeploy.cli.jobs import RecipeJob
 from razordeploy.config.recipe import load_recipe
 from razordeploy.errors import UsageError
 from razordeploy.quantization.cache import model_digest
+from razordeploy.quantization.changes import with_changes
 from razordeploy.quantization.simulate import simulate
 from razordeploy.quantization.stored import read_plan
 from razordeploy.report.schema import gaps
@@ -124,7 +125,8 @@ def _evaluate_three(
         known[key] = (job, captured, evaluate(float_run, job.evaluation(), job.metric()))
     job, captured, float_metrics = known[key]
     plan, params = read_plan(artifact.file("plan"))
-    run = any_batch(captured, torch_runner(simulate(captured, plan, params)))
+    quantized = with_changes(captured, artifact.file("changes")) if "changes" in artifact.files else captured
+    run = any_batch(captured, torch_runner(simulate(quantized, plan, params)))
     simulated = evaluate(run, job.evaluation(), job.metric())
     found = evaluate(any_batch(captured, Engine(artifact, threads=threads)), job.evaluation(), job.metric())
     metric = next(k for k in found if k != "samples")

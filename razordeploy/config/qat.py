@@ -10,7 +10,18 @@ from razordeploy.config.sections import is_reference
 from razordeploy.config.strict import Section
 
 _KEYS = (
-    *("epochs", "batch_size", "lr", "optimizer", "scale_lr_mult", "shift", "flip", "label_smoothing", "num_workers"),
+    *(
+        "epochs",
+        "batch_size",
+        "lr",
+        "optimizer",
+        "scale_lr_mult",
+        "clip_grad",
+        "shift",
+        "flip",
+        "label_smoothing",
+        "num_workers",
+    ),
     *("threads", "disable_observer_begin", "freeze_bn_begin", "distill", "loss", "samples"),
 )
 NEVER = -1
@@ -30,6 +41,9 @@ class QATConfig:
     scale_lr_mult: float | None = None
     """Learning rate of the learned scales, relative to ``lr``; None: 1, and 0.01 for optimizers that normalise the
     gradient (Adam and its kin), whose steps would be as large as the scales themselves."""
+    clip_grad: float | None = None
+    """Largest norm of the gradient of a step; 0: no limit. None: 1 where batch norms are frozen from the start, as
+    nothing else keeps a step small there; else no limit."""
     shift: int = 0
     """Training images are moved by up to this many pixels."""
     flip: bool = False
@@ -49,6 +63,13 @@ class QATConfig:
     loss: str | None = None
     """``pkg.module:function`` of (outputs, targets) -> loss; None: cross entropy, or that of the model's head."""
 
+    @property
+    def max_norm(self) -> float | None:
+        """Largest norm of the gradient; None: no limit."""
+        if self.clip_grad is None:
+            return 1.0 if self.freeze_bn_begin == 1 else None
+        return self.clip_grad or None
+
     @classmethod
     def parse(cls, value: object, file: str) -> QATConfig:
         """Read the ``qat`` section of the recipe ``file``."""
@@ -58,6 +79,7 @@ class QATConfig:
             "batch_size": section.integer("batch_size", low=1),
             "lr": section.number("lr", low=0.0),
             "scale_lr_mult": section.number("scale_lr_mult", low=0.0),
+            "clip_grad": section.number("clip_grad", low=0.0),
             "shift": section.integer("shift", low=0),
             "flip": section.boolean("flip"),
             "label_smoothing": section.number("label_smoothing", low=0.0),

@@ -133,6 +133,7 @@ def train_source(
     model_wrapper: Mapping[str, Any] | None = None,
     train_cfg: Mapping[str, Any] | None = None,
     paramwise: Mapping[str, Any] | None = None,
+    max_norm: float | None = None,
 ) -> Path:
     """Train ``wrapped`` on ``source`` as ``train_float`` does, and write the weights of ``model``, which is inside it.
 
@@ -157,6 +158,7 @@ def train_source(
         model_wrapper: mmengine's ``model_wrapper_cfg``: what holds ``wrapped`` on several processes; None: its own.
         train_cfg: the loop, by ``type``, and its arguments; None: mmengine's by epochs.
         paramwise: mmengine's ``paramwise_cfg``.
+        max_norm: of the gradient of a step, which is scaled down to it; None: no limit.
     """
     _check_numbers(epochs=epochs, batch_size=batch_size, lr=lr)
     join(launcher)
@@ -174,7 +176,7 @@ def train_source(
         work_dir=str(work_dir),
         train_dataloader=loader,
         train_cfg={**(train_cfg or {"by_epoch": True}), "max_epochs": epochs},
-        optim_wrapper=optim_wrapper_section(optim_wrapper or _optimization(optimizer, lr, paramwise), amp),
+        optim_wrapper=optim_wrapper_section(optim_wrapper or _optimization(optimizer, lr, paramwise, max_norm), amp),
         param_scheduler={"type": "CosineAnnealingLR", "T_max": epochs, "convert_to_iter_based": True},
         default_hooks={"checkpoint": {"type": "CheckpointHook", "interval": 1, "max_keep_ckpts": 2}},
         custom_hooks=[EpochSeed(seed), PlainCheckpoint(), Progress(), *hooks],
@@ -313,10 +315,13 @@ def last_checkpoint(wrapped: nn.Module, work_dir: Path) -> Path | None:
     return path
 
 
-def _optimization(optimizer: str | Mapping[str, Any], lr: float, paramwise: Mapping[str, Any] | None) -> dict[str, Any]:
+def _optimization(
+    optimizer: str | Mapping[str, Any], lr: float, paramwise: Mapping[str, Any] | None, max_norm: float | None
+) -> dict[str, Any]:
     return {
         "optimizer": optimizer_section(optimizer, lr),
         **({} if paramwise is None else {"paramwise_cfg": dict(paramwise)}),
+        **({} if max_norm is None else {"clip_grad": {"max_norm": max_norm}}),
     }
 
 

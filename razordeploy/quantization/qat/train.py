@@ -119,6 +119,7 @@ def train_network(network: QATGraph, captured: CapturedModel, training: Training
             threads=config.threads,
             train_cfg=_loop(config),
             paramwise=paramwise(config.optimizer, config.scale_lr_mult),
+            max_norm=config.max_norm,
             **common,
         )
     phases.validation_phase(network)
@@ -171,6 +172,8 @@ def _runner_config(training: Training) -> dict[str, Any]:
         **(own.get("custom_keys") or {}),
     }
     wrapper["paramwise_cfg"] = own
+    if wrapper.get("clip_grad") is None and training.config.max_norm is not None:
+        wrapper["clip_grad"] = {"max_norm": training.config.max_norm}
     # The network's weights are the caller's.
     return {**config, "train_cfg": loop, "optim_wrapper": wrapper, "load_from": None}
 
