@@ -14,6 +14,7 @@ from razordeploy.compress.algorithms import is_algorithm, is_supernet, trainer_o
 from razordeploy.config.recipe import Recipe, load_recipe
 from razordeploy.data.sources import build_source
 from razordeploy.errors import RecipeError
+from razordeploy.train.processes import join
 from razordeploy.train.runner import is_first_process, train_float
 
 
@@ -31,6 +32,7 @@ def run(
     recipe_path, overrides = resolve(recipe_path, overrides)
     recipe = load_recipe(recipe_path, overrides)
     wanted = recipe.checkpoint
+    join(launcher)
     checkpoint = train(
         recipe_path,
         work_dir=work_dir,

@@ -10,12 +10,12 @@ from typing import Any
 from razordeploy.data.mm import registry_scope
 from razordeploy.errors import RecipeError, nearest
 
-SCOPE = "mmrazor."
-"""What mmrazor's recipes put before a name of theirs."""
+SCOPES = ("mmrazor.", "razordeploy.", "gml.")
+"""What recipes put before a name of ours, those of the forerunners among them."""
 
 
 def split_type(config: Mapping[str, Any] | str, noun: str) -> tuple[str, dict[str, Any]]:
-    """Take the name out of ``config``: (name without ``mmrazor.``, keywords).
+    """Take the name out of ``config``: (name without a scope of ours, keywords).
 
     Raises:
         RecipeError: neither a name nor a mapping with a ``type``.
@@ -25,12 +25,14 @@ def split_type(config: Mapping[str, Any] | str, noun: str) -> tuple[str, dict[st
     name = keywords.pop("type", None)
     if not isinstance(name, str):
         raise RecipeError(f"expected {noun} to be a dict with a 'type', got {config!r}")
-    if scope not in (None, "mmrazor", "razordeploy") and "." not in name:
+    if scope is not None and f"{scope}." not in SCOPES and "." not in name:
         name = f"{scope}.{name}"
     if ":" in name:
         # The path of a factory, which may lie in this very package.
         return name, keywords
-    return name.removeprefix(SCOPE).removeprefix("razordeploy."), keywords
+    for own in SCOPES:
+        name = name.removeprefix(own)
+    return name, keywords
 
 
 def build(config: Mapping[str, Any] | str, table: Mapping[str, Any], noun: str) -> Any:

@@ -6,7 +6,7 @@ model = dict(
     mutator=dict(type="NasMutator"),
 )
 data = dict(type="digits")
-train = dict(epochs=20, batch_size=64, lr=2e-3, optimizer="adamw", shift=1, threads=1)
+train = dict(epochs=60, batch_size=64, lr=4e-3, optimizer="adamw", threads=1)
 checkpoint = "work_dirs/digits_autoformer/supernet.pth"
 
 deploy = dict(backends=["openvino", "onnxruntime"], input_shapes=[(1, 8, 8)], max_drop=1.0)

@@ -16,6 +16,8 @@ from razordeploy.subnet.mutators.nas import NasMutator
 from razordeploy.subnet.mutators.table import MUTATORS
 
 S = TypeVar("S", bound="SupernetAlgorithm")
+# GML's names for one that draws every subnet anew.
+_GML_MUTATORS = {"RandomMutator": NasMutator, "StatelessMutator": NasMutator}
 
 
 class SupernetAlgorithm(BaseAlgorithm):
@@ -86,7 +88,7 @@ def build_mutator(config: Any) -> NasMutator:
     """
     if isinstance(config, NasMutator):
         return config
-    mutator = build(config or {"type": "NasMutator"}, MUTATORS, "mutator")
+    mutator = build(config or {"type": "NasMutator"}, {**MUTATORS, **_GML_MUTATORS}, "mutator")
     if not isinstance(mutator, NasMutator):
         raise RecipeError(
             f"expected the mutator of a supernet, got {type(mutator).__name__}", hint="mutator=dict(type='NasMutator')"

@@ -117,7 +117,6 @@ def _part(config: Any, noun: str) -> nn.Module:
     from razordeploy.registry import MODELS
 
     name, keywords = split_type(copy.deepcopy(config), noun)
-    name = name.removeprefix("gml.")
     found = MODELS.get(f"razordeploy.{name}") if "." not in name else None
     if found is not None:
         built: nn.Module = construct(found, keywords, noun)
