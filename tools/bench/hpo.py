@@ -294,6 +294,7 @@ def kill(options: argparse.Namespace) -> bool:
                 done, summary = _kill_some(what, Path(folder), source)
             kills += done
             summaries.append(summary)
+            print(f"  {kills} kills so far: {summary}", file=sys.stderr, flush=True)
         print(
             f"kill -9 of the {what}, {kills} times in {len(summaries)} studies: nothing that had ended was lost, "
             f"nothing counted twice ({'; '.join(summaries)})"
@@ -324,6 +325,15 @@ def _kill_some(what: str, folder: Path, source: random.Random) -> tuple[int, str
     return kills, study.finish()
 
 
+def _new_node(cluster: Any) -> Any:
+    for _ in range(3):
+        try:
+            return cluster.add_node(num_cpus=1)
+        except Exception as error:  # a busy machine: Ray gives a node 30 s to start
+            print(f"  a node did not start: {error}", file=sys.stderr)
+    raise SystemExit("no node starts")
+
+
 def _kill_nodes(folder: Path, source: random.Random) -> tuple[int, str]:
     from ray.cluster_utils import Cluster
 
@@ -343,7 +353,7 @@ def _kill_nodes(folder: Path, source: random.Random) -> tuple[int, str]:
                 os.kill(victim.all_processes["raylet"][0].process.pid, signal.SIGKILL)
                 kills += 1
                 study.check()
-            nodes.append(cluster.add_node(num_cpus=1))
+            nodes.append(_new_node(cluster))
         process.wait(timeout=300)
         return kills, study.finish()
     finally:
