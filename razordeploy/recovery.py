@@ -203,7 +203,7 @@ class Recovery:
     def _trained(self) -> Draft | str:
         self._asked = [*self.state.algorithms, {"type": "QAT"}]
         if self.finetune is None:
-            return "the recipe has no training data: add train=dict(...), or a train_dataloader"
+            return "there is no training data: through the command line, a recipe has some"
         return self.finetune(self.backend, self.best, self.deployment.job.work_dir / "cache" / "recovery")
 
     def _pause(self) -> None:

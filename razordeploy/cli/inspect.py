@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from importlib import metadata
 from typing import Any
@@ -19,6 +20,8 @@ from razordeploy.environment import cpu_flags, cpu_name, threads
 from razordeploy.errors import RazorDeployError
 from razordeploy.lazy import available
 
+_LIMIT = "DNNL_MAX_CPU_ISA"
+"""What limits oneDNN's instructions, for tests of other processors."""
 _PACKAGES = (
     *("torch", "torchao", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino", "mmengine", "mmcls"),
     *("mmpretrain", "mmcv", "mmcv-lite", "setuptools", "nncf", "optuna", "ray", "submitit"),
@@ -89,7 +92,7 @@ def examine() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cpu_flags": flags,
         "threads": threads(),
-        "vnni": any("vnni" in f or "amx_int8" in f for f in flags),
+        "vnni": has_vnni(flags),
         "packages": packages,
         "backends": backends,
         "problems": _problems(packages, flags),
@@ -109,12 +112,21 @@ def _problems(packages: dict[str, str], flags: list[str]) -> list[str]:
         )
     if "mmcls" in packages and _number(packages.get("mmcv-lite", packages.get("mmcv", "0"))) >= (2, 1):
         found.append("mmcls 1.0.0rc6 wants mmcv below 2.1: pip install mmcv-lite==2.0.1")
-    if "avx2" in flags and not any("vnni" in f or "amx_int8" in f for f in flags):
+    if "avx2" in flags and not has_vnni(flags):
+        limited = os.environ.get(_LIMIT)
+        what = f"{_LIMIT}={limited} keeps oneDNN off VNNI" if limited else "this processor has no VNNI"
         found.append(
-            "this processor has no VNNI: sums of int8 products saturate at 16 bits and engines may lose accuracy; "
-            "compare the simulated and the engine's accuracy, or deploy on a processor that has it"
+            f"{what}: sums of int8 products saturate at 16 bits and engines may lose accuracy; make engines with "
+            "--set quantize.reduced_range=True, which halves the weights' range, or deploy on a processor that has it"
         )
     return found
+
+
+def has_vnni(flags: list[str]) -> bool:
+    """Tell whether oneDNN, which OpenVINO and torch compute with, adds up products of int8 in 32 bits here."""
+    limit = os.environ.get(_LIMIT, "").upper()
+    allowed = not limit or "VNNI" in limit or "AMX" in limit or limit in ("DEFAULT", "ALL")
+    return allowed and any("vnni" in f or "amx_int8" in f for f in flags)
 
 
 def _number(version: str) -> tuple[int, ...]:

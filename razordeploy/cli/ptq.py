@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from razordeploy.backends.base import Backend
 from razordeploy.cli.deploying import checked_backends, deploy
 from razordeploy.cli.given import resolve
 from razordeploy.cli.jobs import RecipeJob, with_images
 from razordeploy.config.recipe import load_recipe
 from razordeploy.job import Progress, PTQJob, PTQResult
 from razordeploy.pipeline import run_ptq
+from razordeploy.quantization.draft import Draft
 
 
 def run(
@@ -63,6 +65,7 @@ def run(
                 },
                 progress=progress,
                 recover=recover,
+                finetune=_finetune(job, progress) if recover else None,
                 before_replacing=before_replacing,
             )
         )
@@ -80,3 +83,25 @@ def run(
             "evaluation": {"source": job.evaluation_text()},
         },
     )
+
+
+def _finetune(job: RecipeJob, progress: Progress) -> Callable[[Backend, Draft, Path], Draft]:
+    """A short training of a draft, as the recipe's ``qat`` section says, on its training data."""
+
+    def finetune(backend: Backend, draft: Draft, folder: Path) -> Draft:
+        from razordeploy.cli.training import training_of
+        from razordeploy.qat_pipeline import QATJob, trained_draft
+
+        asked = QATJob(
+            model=job.built.module,
+            example_inputs=(),
+            calibration=job.calibration,
+            backends=[backend.name],
+            work_dir=folder,
+            quantize=job.recipe.quantize,
+            progress=progress,
+            training=training_of(job),
+        )
+        return trained_draft(asked, backend.name, draft)[0]
+
+    return finetune

@@ -19,7 +19,7 @@ _QCONFIG_KEYS = ("w_observer", "a_observer", "w_fake_quant", "a_fake_quant", "w_
 
 _QUANTIZE_KEYS = (
     *("global_qconfig", "overrides", "input_layer", "output_layer", "skip", "skip_ops", "mixed_precision"),
-    "algorithms",
+    *("algorithms", "reduced_range"),
 )
 
 _Parts = TypeVar("_Parts", "SchemeOverride", "QConfig")
@@ -123,6 +123,9 @@ class QuantizeConfig:
     """How weights get widths of their own; None: those of the other keys."""
     algorithms: tuple[dict[str, Any], ...] = ()
     """Run in order on each backend's draft after calibration: ``type`` (a name of the table) and options."""
+    reduced_range: bool = False
+    """True: 8-bit weights use half of their range, so that pairs of products fit into the 16 bits in which processors
+    without VNNI add them up."""
 
     def for_op(self, module: str, op: str) -> QConfig:
         """What the recipe asks for operation kind ``op`` in the module at path ``module``."""
@@ -166,6 +169,7 @@ class QuantizeConfig:
             float_ends=tuple(end for end in ("input", "output") if section.values.get(f"{end}_layer") == "float"),
             mixed_precision=MixedPrecisionConfig.parse(section.values.get("mixed_precision"), file),
             algorithms=_algorithms(section),
+            reduced_range=bool(section.boolean("reduced_range")),
         )
 
 

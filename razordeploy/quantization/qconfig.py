@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import fx
@@ -37,6 +38,8 @@ def settings_for(spec: BackendSpec, config: QuantizeConfig) -> Settings:
         if asked.w_scheme is not None:
             weight = asked.w_scheme.apply(weight)
         _check_grids(spec, path or node.name, activation, weight)
+        if config.reduced_range and weight.bits == 8:
+            weight = replace(weight, bits=7)
         skip = config.skip_reason(path, kind, ends)
         if skip is None and not rule.enabled and not _asked_for(config, path, kind):
             skip = rule.reason or "off by default"
