@@ -170,7 +170,7 @@ def build_report(result: PTQResult, backends: Sequence[str], *, model: str, **fi
         "model": model,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "environment": {
-            "versions": versions(("openvino", "onnxruntime", "onnx", "torchao", "mmengine", "mmcls")),
+            "versions": versions(("openvino", "onnxruntime", "tensorrt", "onnx", "torchao", "mmengine", "mmcls")),
             "cpu": cpu_name(),
             "cpu_flags": cpu_flags(),
             "os": f"{platform.system()} {platform.release()}",

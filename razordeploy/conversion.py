@@ -72,7 +72,7 @@ def _make(job: ConvertJob, backend: Backend) -> Made:
             parent=source.identity,
             params={"backend": backend.name, "deploy": asdict(job.deploy), **job.origin},
             metrics={k: v for k, v in entry.items() if k in {"metrics", "gap", "parity", "size_bytes"}},
-            versions=versions(backend.spec.requires),
+            versions=versions((*backend.spec.requires, *backend.spec.engine_requires)),
         )
         job.before_replacing()
     entry.update(unbuilt(job, backend, target, files, source.inputs))

@@ -102,7 +102,7 @@ class Deployment:
                 **job.origin,
             },
             metrics={k: v for k, v in entry.items() if k in {"metrics", "gap", "parity", "size_bytes"}},
-            versions=versions(backend.spec.requires),
+            versions=versions((*backend.spec.requires, *backend.spec.engine_requires)),
         )
 
 

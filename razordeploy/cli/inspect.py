@@ -24,7 +24,18 @@ _LIMIT = "DNNL_MAX_CPU_ISA"
 """What limits oneDNN's instructions, for tests of other processors."""
 _PACKAGES = (
     *("torch", "torchao", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino", "mmengine", "mmcls"),
-    *("mmpretrain", "mmcv", "mmcv-lite", "setuptools", "nncf", "optuna", "ray", "submitit"),
+    *(
+        "mmpretrain",
+        "mmcv",
+        "mmcv-lite",
+        "setuptools",
+        "tensorrt",
+        "cuda-bindings",
+        "nncf",
+        "optuna",
+        "ray",
+        "submitit",
+    ),
 )
 
 

@@ -60,8 +60,8 @@ def build(onnx: Path, target: Path, profile: Profile, cache_folder: Path | None 
     config.clear_flag(trt.BuilderFlag.TF32)
     _add_profile(builder, network, config, profile)
     kept = TimingCache(cache_folder or cache_dir(), tensorrt_version(), compute_capability())
-    timings = config.create_timing_cache(kept.read())
-    config.set_timing_cache(timings, ignore_mismatch=False)
+    if not config.set_timing_cache(config.create_timing_cache(kept.read()), ignore_mismatch=False):
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BackendError(f"TensorRT builds no engine of {onnx}: {last_error(errors)}")

@@ -108,6 +108,7 @@ def test(args):
             runner.test()
     else:
         runner.test()
+    model.destroy()
 
 
 def profile(args):

@@ -193,3 +193,23 @@ def test_pruned_subnet(plugin, world, tmp_path):
         expected = small.eval().head.fc(small.extract_feat(IMAGES)[-1]).softmax(1)
     assert torch.equal(found.argmax(1), expected.argmax(1))
     assert (tmp_path / "end2end_float.onnx").stat().st_size < sum(p.numel() for p in world.model.parameters()) * 3
+
+
+OPEN = {"input": {0: "batch", 2: "height", 3: "width"}, "output": {0: "batch"}}
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_a_stock_deploy_config_with_one_line_more(plugin, world, tmp_path, backend):
+    """Opset 11, open image sizes, mmdeploy's own calib_config."""
+    onnx_config = {"opset_version": 11, "dynamic_axes": OPEN, "input_shape": None, "keep_initializers_as_inputs": False}
+    inputs = [{"opt_shapes": {"input": [1, 3, 32, 32]}}]
+    config = deploy_config(
+        tmp_path, backend, onnx_config=onnx_config, backend_config={"type": backend, "model_inputs": inputs},
+        calib_config={"_delete_": True, "create_calib": True, "calib_file": "calib_data.h5"},
+    )  # fmt: skip
+    (file,) = exported(world.model_cfg, config, world.checkpoint, world.image, tmp_path)
+    found = scores([file], world.model_cfg, config, IMAGES)
+    with torch.no_grad():
+        expected = world.model.head.fc(world.model.extract_feat(IMAGES)[-1]).softmax(1)
+    assert torch.equal(found.argmax(1), expected.argmax(1))
+    assert float((found - expected).abs().max()) > 0, "int8, not float"
