@@ -12,11 +12,14 @@ _SECTIONS = {"modules", "channels"}
 
 
 def modernised(content: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"modules": {path: op}, "channels": None}`` as ``{path: {"chosen": op}}``; anything else as it is.
+    """``{"modules": {path: op}, "channels": None}``, or ``{path: op}``, as ``{path: {"chosen": op}}``; anything else as
+    it is.
 
     Raises:
         ModelError: the file also says channels, which went together with a pruner of that time.
     """
+    if content and all(isinstance(value, str) for value in content.values()):
+        return {str(path): {"chosen": chosen} for path, chosen in content.items()}
     modules = content.get("modules")
     if not set(content) <= _SECTIONS or not isinstance(modules, Mapping):
         return dict(content)

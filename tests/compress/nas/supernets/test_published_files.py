@@ -55,6 +55,10 @@ def test_spos(tmp_path):
     assert [list(block._candidates) for block in model.backbone.layers[0]] == [["shuffle_3x3"], ["shuffle_xception"]]
     assert "backbone.layers.0.1._candidates.shuffle_xception.branch2.0.depthwise_conv.conv.weight" in model.state_dict()
     assert model(_images()).shape == (2, 3)
+    # As the file of DSNAS's paper is written.
+    (tmp_path / "flat.yaml").write_text(SPOS.replace(":\n  chosen", ""))
+    flat = load_fix_subnet(_spos(), tmp_path / "flat.yaml")
+    assert flat.state_dict().keys() == model.state_dict().keys()
     for wrong, message in (("shuffle_9x9", "expected one of"), ("", "expected one of")):
         (tmp_path / "wrong.yaml").write_text(SPOS.replace("shuffle_xception", wrong))
         with pytest.raises(ModelError, match=f"mutable 'backbone.layers.0.1': {message}"):
