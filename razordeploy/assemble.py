@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from razordeploy.capture.build import BuiltModel, build_model, locate
 from razordeploy.capture.checkpoint import load_into, load_state_dict, renamed
+from razordeploy.capture.config_model import read_model_config
 from razordeploy.config.recipe import Recipe
+from razordeploy.config.structure import SubnetConfig
 from razordeploy.errors import CheckpointError, RecipeError
 from razordeploy.subnet.files import read_mapping
 from razordeploy.subnet.fix import load_fix_subnet
@@ -42,6 +44,7 @@ def assemble(
         CheckpointError: the weights fit neither the full model nor the part.
         MissingDependency: the package it comes from is not installed.
     """
+    recipe = _of_sub_model(recipe)
     section = recipe.prune or recipe.subnet
     if section is None:
         return build_model(recipe, checkpoint, trust=trust)
@@ -67,6 +70,21 @@ def assemble(
             f"'{file}' is neither of the full model nor of the part that {recipe.path} deploys: {error}"
         ) from error
     return _narrowed(recipe, built, inputs)
+
+
+def _of_sub_model(recipe: Recipe) -> Recipe:
+    """mmrazor's ``sub_model`` as the recipe of its ``cfg`` with a ``subnet`` section."""
+    given = recipe.model
+    if str(given.get("type")).rpartition(".")[2] != "sub_model" or not isinstance(given.get("fix_subnet"), str):
+        return recipe
+    model = given.get("cfg")
+    if not isinstance(model, dict):
+        raise RecipeError(f"{recipe.path}: sub_model needs cfg, the model that fix_subnet is a part of")
+    if "cfg_path" in model:
+        model = read_model_config(model, recipe.path.parent, "cfg")
+    options = {key: given[key] for key in ("mode", "prefix", "extra_prefix") if given.get(key) is not None}
+    subnet = SubnetConfig(file=given["fix_subnet"], **options)
+    return dataclasses.replace(recipe, model=model, subnet=subnet)
 
 
 def is_of(recipe: Recipe, module: nn.Module, state: dict[str, Tensor], file: str | Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import re
 import warnings
 from typing import Any
@@ -15,6 +16,7 @@ from razordeploy.config.recipe import Recipe
 from razordeploy.errors import MissingDependency, ModelError, nearest
 
 _EXTRAS = {"mmcls": "mmcls", "mmpretrain": "openmmlab"}
+_OURS = ("mmrazor", "razordeploy", "gml")
 _IMAGE_SIDES = {"CIFAR10": 32, "CIFAR100": 32, "ImageNet": 224, "ImageNet21k": 224}
 
 
@@ -29,20 +31,28 @@ def build_classifier(recipe: Recipe) -> nn.Module:
     _import(scope)
     from mmengine.registry import MODELS, init_default_scope
 
-    init_default_scope(scope)
+    # Makes our own models known to mmengine.
+    importlib.import_module("razordeploy.registry")
+    if scope != _OURS[1]:
+        init_default_scope(scope)
     config = copy.deepcopy(recipe.model)
     config.pop("_scope_", None)
     if config.get("data_preprocessor") is None and recipe.config.get("data_preprocessor") is not None:
         # mmengine's Runner does the same.
         config["data_preprocessor"] = copy.deepcopy(recipe.config["data_preprocessor"])
     registry = MODELS.children[scope]
+    if registry.get(name) is None and MODELS.children[_OURS[1]].get(name) is not None:
+        # mmrazor's recipes name its models inside the scope of mmrazor.
+        registry = MODELS.children[_OURS[1]]
     if registry.get(name) is None:
         raise ModelError(
             f"model type '{name}' is not registered in {scope}",
             hint=f"{_nearest(name, registry)} Or write 'pkg.module:factory'",
         )
     try:
-        model = registry.build({**config, "type": name})
+        # Else the default scope would be searched for one of ours.
+        named = {"_scope_": _OURS[1]} if registry.scope == _OURS[1] else {}
+        model = registry.build({**config, **named, "type": name})
     except (Exception, SystemExit) as error:
         raise _build_error(error, name, registry) from error
     if not isinstance(model, nn.Module):
@@ -95,6 +105,8 @@ def _scope(recipe: Recipe) -> tuple[str, str]:
     scope = prefix or recipe.model.get("_scope_") or recipe.config.get("default_scope")
     if scope is None:
         scope = next((candidate for candidate in _EXTRAS if lazy.available(candidate)), "mmcls")
+    if scope in _OURS:
+        return _OURS[1], name
     if scope not in _EXTRAS:
         raise ModelError(
             f"model type '{recipe.model['type']}': expected a class of {' or '.join(_EXTRAS)}, got scope '{scope}'",
@@ -104,6 +116,9 @@ def _scope(recipe: Recipe) -> tuple[str, str]:
 
 
 def _import(scope: str) -> None:
+    if scope not in _EXTRAS:
+        lazy.require("mmengine", extra="mmcls")
+        return
     try:
         # What they warn of on import (pkg_resources, mmcv-lite without ops) is nothing that the user can act on.
         with warnings.catch_warnings():

@@ -124,3 +124,39 @@ def test_what_is_asked_for_has_to_be_there(data, tmp_path):
     runner.epoch, runner.iter = 0, 0
     with pytest.raises(RecipeError, match="SPOS does not choose a subnet while it trains"):
         DumpSubnetHook().after_train_epoch(runner)
+
+
+def test_openmmlabs_samples_and_metrics(tmp_path):
+    mmcls = pytest.importorskip("mmcls")
+    from mmcls.evaluation import Accuracy
+    from mmcls.structures import ClsDataSample
+    from mmengine.dataset import pseudo_collate
+
+    from razordeploy.compress.nas.supernets.classifier import SearchableImageClassifier
+    from razordeploy.compress.nas.supernets.resnet_slice import ResNetSlice
+
+    assert mmcls is not None
+    torch.manual_seed(0)
+    space = {"stage_out_channel": [{"type": "Categorical", "data": [4, 8]}], "stage_blocks": [1], "base_channels": 8}
+    model = SearchableImageClassifier(
+        backbone=ResNetSlice(18, space, num_stages=1, strides=(1,), out_indices=(0,), small_stem=True),
+        neck={"type": "GlobalAveragePooling"},
+        head={"type": "DynamicLinearClsHead", "num_classes": 4, "in_channels": 8, "cal_acc": True},
+        data_preprocessor={"mean": [120.0] * 3, "std": [60.0] * 3, "num_classes": 4},
+        connect_head={"connect_with_backbone": "backbone.feat_dim"},
+    )
+    samples = [
+        {
+            "inputs": torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8),
+            "data_samples": ClsDataSample(metainfo={"sample_idx": i}).set_gt_label(i % 4),
+        }
+        for i in range(24)
+    ]
+    loader = DataLoader(samples, batch_size=8, collate_fn=pseudo_collate)
+    algorithm = SPOS(architecture=model)
+    log = algorithm.loss(**algorithm.data_preprocessor(next(iter(loader)), True))
+    assert set(log) == {"loss", "accuracy_top-1"}
+    runner = SimpleNamespace(model=algorithm, train_dataloader=loader, call_hook=lambda name, **given: None)
+    metrics = SubnetValLoop(runner, loader, Evaluator([Accuracy(topk=(1, 2))])).run()
+    assert set(metrics) == {f"{kind}_subnet.accuracy/top{k}" for kind in ("max", "min") for k in (1, 2)}
+    assert all(0 <= value <= 100 for value in metrics.values())
