@@ -39,6 +39,10 @@ _PACKAGES = (
 )
 
 
+EXTRAS = {"hpo": ("optuna", "scipy"), "ray": ("ray",), "slurm": ("submitit",)}
+"""Extra that is no backend -> modules it brings."""
+
+
 def _specs() -> list[BackendSpec]:
     return [load_backend_spec(path) for path in sorted(backend_configs_dir().glob("*.yaml"))]
 
@@ -106,6 +110,7 @@ def examine() -> dict[str, Any]:
         "vnni": has_vnni(flags),
         "packages": packages,
         "backends": backends,
+        "extras": {extra: all(map(available, modules)) for extra, modules in EXTRAS.items()},
         "problems": _problems(packages, flags),
     }
 
@@ -161,6 +166,9 @@ def doctor(*, json_output: bool) -> int:
     )
     console.print("Packages: " + ", ".join(f"{n} {v}" for n, v in facts["packages"].items()), markup=False)
     print_backends()
+    for extra, installed in facts["extras"].items():
+        state = "installed" if installed else f"pip install 'razordeploy[{extra}]'"
+        console.print(f"{extra}: {state}", markup=False)
     for problem in facts["problems"]:
         console.print(f"problem: {problem}", markup=False, soft_wrap=True)
     return code

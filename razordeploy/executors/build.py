@@ -22,7 +22,7 @@ def build_executor(
     Args:
         config: the parsed key.
         initializer: called once in every worker before its first task (loads what all tasks share); a worker that
-            takes the place of a dead one calls it again. On Slurm, where every task is a job, once a job.
+            takes the place of a dead one calls it again.
         initargs: its arguments.
         folder: where Slurm jobs keep their scripts and logs; the nodes have to see it. Only Slurm needs it.
 

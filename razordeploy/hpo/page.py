@@ -166,8 +166,10 @@ def _scale(values: Sequence[Any]) -> tuple[Any, tuple[tuple[float, str], ...]]:
     known = [value for value in values if value is not None]
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
         scale = _axis(known)
-        ends = (scale.low, *scale.ticks, scale.high) if scale.logarithmic else scale.ticks
-        return scale.percent, tuple((scale.percent(v), significant(v)) for v in dict.fromkeys(ends[::2] or ends))
+        if not scale.logarithmic:
+            return scale.percent, tuple((scale.percent(tick), scale.label(tick)) for tick in scale.ticks[::2])
+        ends = dict.fromkeys((scale.low, *scale.ticks[::2], scale.high))
+        return scale.percent, tuple((scale.percent(end), significant(end)) for end in ends)
     names = sorted({str(value) for value in known})
     places = {name: 100 * (index + 0.5) / len(names) for index, name in enumerate(names)}
     return (lambda value: places[str(value)]), tuple((place, name) for name, place in places.items())

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -160,15 +161,18 @@ def _run_command(spec: TrialSpec, folder: Path, reports: Reports) -> TrialResult
         **spec.env,
     }
     try:
-        process = subprocess.Popen(
-            spec.words,
-            cwd=spec.cwd,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            preexec_fn=_lead_a_group if os.name == "posix" else None,  # noqa: PLW1509
-        )
+        with warnings.catch_warnings():
+            # Python 3.12 warns of code between fork and exec; this one takes no lock.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process = subprocess.Popen(
+                spec.words,
+                cwd=spec.cwd,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_lead_a_group if os.name == "posix" else None,  # noqa: PLW1509
+            )
     except OSError as error:
         return TrialResult(status="failed", reason=f"cannot start {spec.words[0]}: {error.strerror}")
     ended = threading.Event()

@@ -96,3 +96,47 @@ def test_no_sbatch(tmp_path, monkeypatch):
 def test_an_unknown_parameter(slurm, tmp_path):
     with pytest.raises(UsageError, match="slurm_partitoin"):
         build_executor(on("slurm", options={"slurm_partitoin": "short"}), folder=tmp_path)
+
+
+def test_with_an_initializer_a_job_serves_many_tasks(slurm, tmp_path, monkeypatch):
+    monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 1)
+    count = tmp_path / "count"
+    config = on("slurm", timeout_s=3.0)
+    with build_executor(config, initializer=tasks.load, initargs=(5, str(count)), folder=tmp_path / "jobs") as pool:
+        assert [pool.submit(tasks.add, x).result()[0] for x in range(4)] == [5, 6, 7, 8]
+        with pytest.raises(DataError, match="no images"):
+            pool.submit(tasks.fail, "no images").result()
+        assert len(count.read_text().split()) == 1
+        with pytest.raises(WorkerDied, match="job 101 ended before its task did"):
+            pool.submit(tasks.die).result()
+        assert pool.submit(tasks.add, 1).result()[0] == 6
+        with pytest.raises(TaskTimeout):
+            pool.submit(tasks.nap, 60).result()
+        assert pool.submit(tasks.add, 2).result()[0] == 7
+    assert len(count.read_text().split()) == 3
+    end = time.monotonic() + 20
+    while (slurm / "103.state").read_text().strip() != "COMPLETED":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_an_initializer_that_fails_fails_its_tasks(slurm, tmp_path):
+    with (
+        build_executor(
+            on("slurm"), initializer=tasks.fail, initargs=("no checkpoint",), folder=tmp_path / "jobs"
+        ) as pool,
+        pytest.raises(DataError, match="no checkpoint"),
+    ):
+        pool.submit(tasks.double, 1).result()
+
+
+def test_a_job_whose_giver_is_gone_ends(tmp_path, monkeypatch):
+    from razordeploy.executors import mailbox
+    from razordeploy.executors.task import pack
+
+    monkeypatch.setattr(mailbox, "_SILENT_S", 0.3)
+    box = mailbox.Mailbox(tmp_path / "box")
+    number = box.give("", pack(tasks.double, (4,), {}))
+    assert mailbox.serve_mailbox(str(box.folder), [], {}, "", pack(tasks.load, (1,), {})) is None
+    assert box.started(number)
+    assert box.outcome(number) is not None

@@ -29,11 +29,11 @@ def _asked(task, folder, count, breaks=()):
 @pytest.mark.parametrize("name", ["Random", "TPE", "Evolution", "Skopt"])
 def test_a_break_changes_nothing(make, tmp_path, name):
     task = make(search_args=LOG, searcher=name, scheduler={"stop_criterion": {"max_tries": 99}})
-    whole = _asked(task, tmp_path / "a", 14)
-    broken = _asked(task, tmp_path / "b", 14, breaks=(3, 11, 13))
+    whole = _asked(task, tmp_path / "a", 12)
+    broken = _asked(task, tmp_path / "b", 12, breaks=(3, 11))
     assert whole == broken
     assert all(1e-4 <= v["x"] <= 1 for v in whole)
-    assert len({v["x"] for v in whole}) > 10
+    assert len({v["x"] for v in whole}) > 9
 
 
 def test_random_is_uniform_in_the_logarithm(make, tmp_path):

@@ -21,6 +21,20 @@ def test_numbers_with_an_exponent_are_numbers():
     assert read_yaml("[1e-4, 1.5e+3, -2E5, 1.0, 12, 1e, e4, '1e-4']") == [1e-4, 1500, -2e5, 1.0, 12, "1e", "e4", "1e-4"]
 
 
+def test_what_is_kept_for_resume_finds_its_templates_from_anywhere(tmp_path):
+    (tmp_path / "config.in").write_text("x = {x}")
+    (tmp_path / "hpo.yaml").write_text(
+        "task: {template: 'run {config}'}\nsearch_args: {x: [1, 2], config: {type: File, template: config.in}}\n"
+        "reward_attribute: a\nsearcher: Grid\n"
+    )
+    task = load_task(tmp_path / "hpo.yaml", {"seed": "7"})
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "task.yaml").write_text(task.text)
+    again = load_task(tmp_path / "w" / "task.yaml")
+    assert again.fingerprint() == task.fingerprint()
+    assert again.seed == 7
+
+
 def test_identity_is_that_of_the_search(make):
     task = make()
     assert make(scheduler={"parallel_size": 9, "stop_criterion": {"max_tries": 99}}).fingerprint() == task.fingerprint()
