@@ -14,7 +14,7 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_paths_exist(page):
     text = page.read_text()
-    named = set(re.findall(r"`(?:python |bash )?((?:tools|tests|recipes|docs|requirements)/[\w./-]*)", text))
+    named = set(re.findall(r"`(?:python |bash )?((?:tools/bench|tests|recipes|docs|requirements)/[\w./-]*)", text))
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 

@@ -110,7 +110,6 @@ def examine() -> dict[str, Any]:
         "vnni": has_vnni(flags),
         "packages": packages,
         "backends": backends,
-        "extras": {extra: all(map(available, modules)) for extra, modules in EXTRAS.items()},
         "problems": _problems(packages, flags),
     }
 
@@ -166,8 +165,8 @@ def doctor(*, json_output: bool) -> int:
     )
     console.print("Packages: " + ", ".join(f"{n} {v}" for n, v in facts["packages"].items()), markup=False)
     print_backends()
-    for extra, installed in facts["extras"].items():
-        state = "installed" if installed else f"pip install 'razordeploy[{extra}]'"
+    for extra, modules in EXTRAS.items():
+        state = "installed" if all(map(available, modules)) else f"pip install 'razordeploy[{extra}]'"
         console.print(f"{extra}: {state}", markup=False)
     for problem in facts["problems"]:
         console.print(f"problem: {problem}", markup=False, soft_wrap=True)

@@ -109,3 +109,10 @@ def test_ctrl_c_says_how_to_go_on(cli, tmp_path):
     assert "interrupted; resume with: razordeploy hpo ctl resume w" in done.err
     shown = json.loads(cli("hpo", "ctl", "show", "w", "--json").out)
     assert [t["status"] for t in shown["trials"]] == ["lost"]
+
+
+def test_doctor_says_how_to_get_the_rest(cli):
+    hide = "import razordeploy.cli.inspect as i; real = i.available; i.available = lambda n: n != 'ray' and real(n)"
+    said = cli("doctor", before=hide).out.splitlines()
+    assert "ray: pip install 'razordeploy[ray]'" in said
+    assert "hpo: installed" in said
