@@ -11,7 +11,7 @@ from torch import nn
 
 from razordeploy.capture.checkpoint import load_into
 from razordeploy.capture.config_model import deployed
-from razordeploy.capture.detector import Decode, build_detector, guess_image_shape, is_detector, make_dense
+from razordeploy.capture.detector import DenseHead, build_detector, guess_image_shape, is_detector, make_dense
 from razordeploy.capture.factory import resolve_factory
 from razordeploy.capture.openmmlab import build_classifier, guess_input_shape, make_plain
 from razordeploy.config.recipe import Recipe
@@ -37,8 +37,8 @@ class BuiltModel:
     """What a subnet file says of it; None: it is the whole model."""
     classifies: bool = True
     """False: its outputs are known not to be one row of logits a sample."""
-    decode: Decode | None = None
-    """Of detectors: raw outputs -> boxes. None: the outputs are what is judged."""
+    dense: DenseHead | None = None
+    """Of detectors: raw outputs -> boxes, or losses. None: the outputs are what is judged."""
 
 
 def build_model(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: bool = False) -> BuiltModel:
@@ -80,17 +80,15 @@ def build_model(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: 
         )
     module.eval()
     merge_branches(module)
-    preprocess, decode = None, None
+    preprocess, dense = None, None
     if detects:
         shapes = shapes or _image_shapes(recipe)
-        module, preprocess, decode = make_dense(module, shapes[0])
+        module, preprocess, dense = make_dense(module, shapes[0])
     elif not is_factory:
         module, preprocess = make_plain(module)
         guess = guess_input_shape(recipe)
         shapes = shapes or ((guess,) if guess else None)
-    return BuiltModel(
-        module=module, preprocess=preprocess, input_shapes=shapes, classifies=decode is None, decode=decode
-    )
+    return BuiltModel(module=module, preprocess=preprocess, input_shapes=shapes, classifies=dense is None, dense=dense)
 
 
 def _image_shapes(recipe: Recipe) -> tuple[tuple[int, ...], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -64,7 +65,22 @@ def build_detector(recipe: Recipe) -> nn.Module:
     return model
 
 
-def make_dense(model: nn.Module, shape: Sequence[int]) -> tuple[nn.Module, nn.Module | None, Decode]:
+@dataclass(frozen=True)
+class DenseHead:
+    """What lies behind a detector's raw maps."""
+
+    decode: Decode
+    losses: Callable[[Sequence[Tensor], Sequence[Any]], dict[str, Any]]
+    """``losses(outputs, data_samples)``: those of the head, by name."""
+
+    def predictions(self, outputs: Sequence[Tensor], samples: Sequence[Any]) -> list[Any]:
+        """The data samples, with what was detected in them."""
+        for sample, found in zip(samples, self.decode(outputs, [s.metainfo for s in samples]), strict=True):
+            sample.pred_instances = found
+        return list(samples)
+
+
+def make_dense(model: nn.Module, shape: Sequence[int]) -> tuple[nn.Module, nn.Module | None, DenseHead]:
     """Give ``model`` the call ``model(images) -> maps``, in place; take its preprocessor and its decoding out.
 
     Args:
@@ -73,7 +89,7 @@ def make_dense(model: nn.Module, shape: Sequence[int]) -> tuple[nn.Module, nn.Mo
 
     Returns:
         The module, whose outputs are the head's maps in the order the head returns them, one tuple; the data
-        preprocessor; and the decoding of such outputs, non-maximum suppression included.
+        preprocessor; and what lies behind such outputs: decoding, non-maximum suppression included, and the losses.
 
     Raises:
         ModelError: the network does not run on images alone.
@@ -106,8 +122,16 @@ def make_dense(model: nn.Module, shape: Sequence[int]) -> tuple[nn.Module, nn.Mo
             found: list[Any] = head.predict_by_feat(*maps, batch_img_metas=list(metas), rescale=True)
         return found
 
+    def losses(outputs: Sequence[Tensor], samples: Sequence[Any]) -> dict[str, Any]:
+        from mmdet.models.utils import unpack_gt_instances
+
+        maps = pytree.tree_unflatten(list(outputs), structure)
+        wanted, ignored, metas = unpack_gt_instances(list(samples))
+        found: dict[str, Any] = head.loss_by_feat(*maps, wanted, metas, ignored)
+        return found
+
     model.__class__ = type(original.__name__, (original,), {"forward": forward, "__module__": original.__module__})
-    return model, preprocess, decode
+    return model, preprocess, DenseHead(decode, losses)
 
 
 def guess_image_shape(recipe: Recipe) -> tuple[int, int, int] | None:

@@ -122,7 +122,7 @@ class RecipeJob:
 
     def _mm(self, loader: dict[str, Any], limit: int | None, keep: dict[int, Any] | None = None) -> Iterable[Batch]:
         built, seed = self.built, self.recipe.seed
-        if built.decode is None:
+        if built.dense is None:
             return mm_batches(loader, built.preprocess, limit, seed, self.scope)
         assert built.preprocess is not None and built.input_shapes is not None
         return box_batches(loader, built.preprocess, built.input_shapes[0], num_samples=limit, seed=seed, keep=keep)
@@ -156,7 +156,7 @@ class RecipeJob:
         """The metric's name, or the function that ``pkg.module:function`` names."""
         name = self.recipe.deploy.metric
         if ":" not in name:
-            return name if self.built.decode is None else self._box_metric()
+            return name if self.built.dense is None else self._box_metric()
         module, _, attribute = name.partition(":")
         try:
             function = getattr(importlib.import_module(module), attribute)
@@ -172,11 +172,11 @@ class RecipeJob:
         return metric
 
     def _box_metric(self) -> Any:
-        if self._test_loader() is None or self.built.decode is None:
+        if self._test_loader() is None or self.built.dense is None:
             return "top1"
         config = self.recipe.config
         meta = dataset_meta(self._test_loader() or {}, self.scope)
-        return BoxMetric(evaluator_section(config, str(self.recipe.path)), meta, self.built.decode, self.boxes)
+        return BoxMetric(evaluator_section(config, str(self.recipe.path)), meta, self.built.dense.decode, self.boxes)
 
     def example_inputs(self) -> tuple[torch.Tensor, ...]:
         """The model's own, random inputs of the recipe's shapes, or else the first calibration samples."""

@@ -11,6 +11,7 @@ from razordeploy.cli.jobs import RecipeJob
 from razordeploy.config.qat import NEVER, QATConfig
 from razordeploy.config.recipe import Recipe
 from razordeploy.data.base import Source, Subset
+from razordeploy.data.boxes import Padded, resized, training_loader
 from razordeploy.errors import DataError, RecipeError
 from razordeploy.quantization.qat.loops import LOOPS
 from razordeploy.quantization.qat.train import Training
@@ -42,6 +43,8 @@ def training_of(job: RecipeJob, *, amp: bool = False, launcher: str = "none") ->
             "labels",
             hint="data=dict(type='image_folder', root=...), or razordeploy ptq, which needs no labels",
         )
+    if job.built.dense is not None:
+        return replace(common, **_of_detector(job, common))
     head = getattr(job.built.module, "head", None)
     return replace(
         common,
@@ -51,6 +54,26 @@ def training_of(job: RecipeJob, *, amp: bool = False, launcher: str = "none") ->
         losses=common.losses or getattr(head, "_get_loss", None) or _labelled,
         predictions=getattr(head, "_get_predictions", None),
     )
+
+
+def _of_detector(job: RecipeJob, common: Training) -> dict[str, Any]:
+    """Images of the engine's size, and what the detector's head makes of its maps."""
+    built, recipe = job.built, job.recipe
+    assert built.dense is not None and built.preprocess is not None and built.input_shapes is not None
+    shape = built.input_shapes[0]
+    config = {**_schedule(recipe)}
+    config["train_dataloader"] = {**config["train_dataloader"], **training_loader(recipe.config, shape)}
+    if "batch_size" in (recipe.config.get("qat") or {}):
+        config["train_dataloader"]["batch_size"] = recipe.qat.batch_size
+    if config.get("val_dataloader"):
+        config["val_dataloader"] = resized(config["val_dataloader"], shape)
+    return {
+        "runner_config": config,
+        "scope": job.scope,
+        "preprocess": Padded(built.preprocess, shape),
+        "losses": common.losses or built.dense.losses,
+        "predictions": built.dense.predictions,
+    }
 
 
 def _with_loop(recipe: Recipe) -> QATConfig:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from razordeploy.data.batch import Batch
 from razordeploy.data.convert import mm_names
-from razordeploy.data.mm import open_loader, read_loader, registry_scope
+from razordeploy.data.mm import calibration_loader, open_loader, read_loader, registry_scope
 from razordeploy.errors import DataError
 
 
@@ -40,12 +40,11 @@ def box_batches(
     """
     with registry_scope("mmdet"):
         loader = open_loader(resized(dataloader, shape), seed)
-    done = 0
+    padded, done = Padded(preprocess, shape), 0
     for data in read_loader(loader):
         done_before = done
-        batch = preprocess(data, False)
-        samples = batch["data_samples"] or []
-        images = _padded(batch["inputs"], shape, float(getattr(preprocess, "pad_value", 0)), samples)
+        batch = padded(data)
+        images, samples = batch["inputs"], batch["data_samples"] or []
         count = len(images) if num_samples is None else min(len(images), num_samples - done)
         done += count
         numbers = torch.arange(done_before, done)
@@ -54,6 +53,65 @@ def box_batches(
         yield Batch((images[:count],), numbers, mm_names(samples)[:count])
         if done == num_samples:
             return
+
+
+class Padded(nn.Module):
+    """A detector's data preprocessor whose images all get one size; nothing in it is random.
+
+    Args:
+        preprocess: mmdet's.
+        shape: (C, H, W).
+    """
+
+    def __init__(self, preprocess: nn.Module, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.preprocess, self.shape = preprocess, shape
+
+    def forward(self, data: Any, training: bool = False) -> dict[str, Any]:
+        """A batch of the loader -> ``dict(inputs, data_samples)``.
+
+        Raises:
+            DataError: an image does not fit.
+        """
+        del training  # mmdet would give every batch another size
+        batch: dict[str, Any] = self.preprocess(data, False)
+        value = float(getattr(self.preprocess, "pad_value", 0))
+        batch["inputs"] = _padded(batch["inputs"], self.shape, value, batch["data_samples"] or [])
+        return batch
+
+
+def training_loader(config: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+    """The training images of a config, resized as for the test and mirrored half of the time.
+
+    Args:
+        config: with ``train_dataloader``, and ``test_dataloader`` or ``val_dataloader``.
+        shape: (C, H, W) that they are resized to.
+    """
+    images = calibration_loader(config)
+    loader = {**config["train_dataloader"], "dataset": images["dataset"]}
+    _for_training(loader["dataset"])
+    return resized(loader, shape)
+
+
+def _for_training(dataset: Any) -> None:
+    """Annotations that the test pipeline may do without, and mirrored images, in place."""
+    for one in dataset if isinstance(dataset, list | tuple) else [dataset]:
+        if not isinstance(one, MutableMapping):
+            continue
+        one.pop("test_mode", None)
+        for key in ("dataset", "datasets"):
+            _for_training(one.get(key))
+        steps = list(one.get("pipeline") or ())
+        if not steps:
+            continue
+        kinds = [str(step.get("type")).rpartition(".")[2] for step in steps]
+        if "LoadAnnotations" not in kinds:
+            steps.insert(1, {"type": "LoadAnnotations", "with_bbox": True})
+        steps.insert(len(steps) - 1, {"type": "RandomFlip", "prob": 0.5})
+        packed = dict(steps[-1])
+        if "meta_keys" in packed:
+            packed["meta_keys"] = (*packed["meta_keys"], "flip", "flip_direction")
+        one["pipeline"] = [*steps[:-1], packed]
 
 
 def resized(dataloader: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:

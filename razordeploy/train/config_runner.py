@@ -124,6 +124,8 @@ def named(value: Any, names: Mapping[str, type]) -> Any:
                 found[key] = names[bare]
         return found
     if isinstance(value, list | tuple):
-        return [named(item, names) for item in value]
+        # Transforms tell a pair of sizes from a list of them.
+        items = [named(item, names) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
     # Built dataloaders are not copied.
     return value if hasattr(value, "dataset") else copy.deepcopy(value)

@@ -71,6 +71,7 @@ train_dataloader = _loader("train", 4)
 val_dataloader = _loader("val", 2)
 test_dataloader = _loader("val", 2)
 test_evaluator = dict(type="CocoMetric", ann_file="{root}/val.json", metric="bbox")
+val_evaluator = test_evaluator
 calibration = dict(num_samples=16)
 deploy = dict(backends=["openvino", "onnxruntime"], input_shape=(3, {side}, {side}), max_drop=100.0)
 {extra}

@@ -127,6 +127,21 @@ def test_average_precision_of_a_detector_that_detects(data, tmp_path):
         assert abs(scores["float"] - scores["engine"]) <= 2
         assert entry["metrics"]["engine"]["bbox_mAP_50"] > scores["engine"]
     assert run("evaluate", str(tmp_path / "onnxruntime")) == 0
+    words[3] = str(tmp_path / "qat")
+    options = [
+        "--set",
+        "qat.epochs=1",
+        "qat.lr=1e-4",
+        "qat.optimizer=adamw",
+        "--backend",
+        "onnxruntime",
+        "--max-drop",
+        "5",
+    ]
+    assert run("qat", str(file), *words, *options) == 0
+    (entry,) = report(tmp_path / "qat").values()
+    assert entry["metrics"]["engine"]["bbox_mAP"] > 15
+    assert abs(entry["gap"]["simulated_to_engine"]) <= 1
 
 
 def test_boxes_of_an_engine_are_those_of_mmdet_itself(data, tmp_path):
@@ -144,12 +159,23 @@ def test_boxes_of_an_engine_are_those_of_mmdet_itself(data, tmp_path):
     detector.load_state_dict(built.module.state_dict())
     x = torch.randn(1, 3, 96, 96)
     meta = {"img_shape": (96, 90), "ori_shape": (192, 180), "scale_factor": (0.5, 0.5), "batch_input_shape": (96, 96)}
-    assert built.decode is not None
+    assert built.dense is not None
     with torch.no_grad():
         expected = detector.predict(x, [DetDataSample(metainfo=meta)])[0].pred_instances
-        (boxes,) = built.decode(built.module(x), [meta])
+        (boxes,) = built.dense.decode(built.module(x), [meta])
     assert len(boxes) == len(expected) == 20
     assert torch.equal(boxes.bboxes, expected.bboxes) and torch.equal(boxes.labels, expected.labels)
+
+
+@pytest.mark.parametrize("family", ["retinanet", "rtmdet"])
+def test_quantization_aware_training_takes_the_heads_own_losses(data, tmp_path, family):
+    file = recipe(data, FAMILIES[family], extra=TWO_CLASSES + "\nqat = dict(epochs=1, lr=1e-3, batch_size=16)")
+    words = ["--work-dir", str(tmp_path), "--backend", "onnxruntime", "--benchmark-seconds", "0"]
+    assert run("qat", str(file), *words) == 0
+    (entry,) = report(tmp_path).values()
+    assert entry["coverage"]["int8"] == entry["coverage"]["planned"] > 80
+    log = "".join(path.read_text() for path in tmp_path.rglob("*.log"))
+    assert "loss_bbox" in log and "loss_cls" in log
 
 
 @pytest.mark.parametrize(
