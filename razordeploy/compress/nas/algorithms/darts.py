@@ -141,7 +141,7 @@ class Darts(SupernetAlgorithm):
         """
         weights, arch = self.weights, self.arch_parameters
         before = [w.detach().clone() for w in weights]
-        with _kept_statistics(self.architecture), _repeatable() as again:
+        with kept_statistics(self.architecture), _repeatable() as again:
             again()
             gradient = _averaged(self._gradients(train, weights))
             factors = self._move_by_virtual_step(weights, gradient, wrapper)
@@ -241,7 +241,7 @@ def _only(trained: Iterable[nn.Parameter], every: Iterable[nn.Parameter]) -> Ite
 
 
 @contextlib.contextmanager
-def _kept_statistics(model: nn.Module) -> Iterator[None]:
+def kept_statistics(model: nn.Module) -> Iterator[None]:
     """Put the running statistics of batch norms back: the passes in between are of weights that nobody keeps."""
     norms = [part for part in model.modules() if isinstance(part, _BatchNorm) and part.running_mean is not None]
     saved = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]

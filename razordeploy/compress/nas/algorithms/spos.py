@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -16,9 +17,12 @@ class SPOS(SupernetAlgorithm):
     On a detector this is DetNAS (arXiv 1903.10979). Takes the arguments of ``SupernetAlgorithm``.
     """
 
+    sampler: Callable[[], Mapping[str, Any]] | None = None
+    """Draws the subnet of a step; None: the mutator does, uniformly."""
+
     def loss(self, inputs: Tensor, data_samples: Any = None) -> Losses:
         """The losses of a random subnet, the same one on every process."""
-        self.mutator.set_choices(self.mutator.sample_choices())
+        self.mutator.set_choices(self.mutator.sample_choices() if self.sampler is None else self.sampler())
         return super().loss(inputs, data_samples)
 
 
