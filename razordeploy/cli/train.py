@@ -11,6 +11,7 @@ from rich.console import Console
 from razordeploy.cli.given import resolve
 from razordeploy.cli.jobs import RecipeJob
 from razordeploy.compress.algorithms import is_algorithm, is_supernet, trainer_of
+from razordeploy.config.mm_quant import is_quantized_architecture
 from razordeploy.config.recipe import Recipe, load_recipe
 from razordeploy.data.sources import build_source
 from razordeploy.errors import RecipeError
@@ -77,6 +78,11 @@ def train(
     wanted = load_recipe(recipe_path, overrides).checkpoint
     if "onnx" in recipe.model:
         raise RecipeError(f"{recipe.path}: an ONNX file cannot be trained", hint="train the model that it was made of")
+    if is_quantized_architecture(recipe.model):
+        raise RecipeError(
+            f"{recipe.path}: MMArchitectureQuant is trained with the engine's grids in it",
+            hint=f"razordeploy qat {recipe_path}",
+        )
     folder = work_dir or (Path(wanted).parent if wanted else Path("work_dirs") / recipe.name)
     inside = {"architecture", "student"} & recipe.model.keys() and ":" not in recipe.model["type"]
     if is_algorithm(recipe) or inside:

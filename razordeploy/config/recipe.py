@@ -13,7 +13,7 @@ from typing import Any
 
 from razordeploy.config.executor import ExecutorConfig
 from razordeploy.config.mm_config import read_config
-from razordeploy.config.mm_quant import own_sections
+from razordeploy.config.mm_quant import is_quantized_architecture, own_sections
 from razordeploy.config.paths import resolve_recipe
 from razordeploy.config.qat import QATConfig
 from razordeploy.config.qconfig import QuantizeConfig
@@ -86,6 +86,8 @@ class Recipe:
     @property
     def model_name(self) -> str:
         """What the model is called in reports: its type, or the name of its ONNX file."""
+        if is_quantized_architecture(self.model):
+            return str(self.model["architecture"].get("type", self.model["type"]))
         return Path(self.model["onnx"]).name if "onnx" in self.model else str(self.model["type"])
 
     @property

@@ -7,10 +7,9 @@ _base_ = ["../ptq/cifar10_resnet20.py"]
 
 _four = dict(w_qscheme=dict(bit=4, per_channel=True), a_qscheme=dict(bit=4))
 _eight = dict(w_qscheme=dict(bit=8, per_channel=True), a_qscheme=dict(bit=8))
-_learned = dict(w_fake_quant="LearnableFakeQuantize", a_fake_quant="LearnableFakeQuantize")
 
 quantize = dict(
-    global_qconfig=dict(**_four, **_learned, w_observer=dict(type="MSEObserver"), a_observer=dict(type="MSEObserver")),
+    global_qconfig=dict(**_four, w_observer=dict(type="MSEObserver"), a_observer=dict(type="MSEObserver")),
     input_layer=_eight,
     output_layer=_eight,
 )

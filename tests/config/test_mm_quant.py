@@ -44,7 +44,7 @@ def test_a_quantizer_is_a_backend_with_a_qconfig(recipe, name):
     found = recipe({"type": f"mmrazor.{name}", "global_qconfig": QCONFIG, "tracer": tracer})
     assert found.deploy.backends == (() if QUANTIZERS[name] is None else (QUANTIZERS[name],))
     assert found.deploy.input_shapes == ((3, 224, 224),)
-    assert found.checkpoint == "r18.pth"
+    assert (found.checkpoint, found.model_name) == ("r18.pth", "ImageClassifier")
     q = found.quantize.global_qconfig
     assert (q.w_fake_quant, q.w_scheme.per_channel, q.w_scheme.bits) == ({"type": "FakeQuantize"}, True, 8)
     assert q.a_observer == {"type": "MovingAverageMinMaxObserver", "averaging_constant": 0.1}

@@ -19,6 +19,8 @@ from razordeploy.quantization.qparams import representable_range
 
 DEFAULT = "LearnableFakeQuantize"
 """Learned scales that start from calibration."""
+WIDE = "FakeQuantize"
+"""The default above 8 bits, where a step of the optimizer would be many times the scale."""
 _OBSERVED = {"weight": "MinMaxObserver", "activation": "MovingAverageMinMaxObserver"}
 """Range estimators of fake quants that observe while they train: those that a batch costs little."""
 
@@ -52,7 +54,7 @@ def chosen_fake_quants(captured: CapturedModel, plan: QuantPlan, config: Quantiz
     def make(point: QuantPoint, start: QParams) -> FakeQuantizeBase:
         wanted = asked(point)
         is_weight = point.kind == "weight"
-        fake_quant = (wanted.w_fake_quant if is_weight else wanted.a_fake_quant) or DEFAULT
+        fake_quant = (wanted.w_fake_quant if is_weight else wanted.a_fake_quant) or _default(point)
         observer: Any = (wanted.w_observer if is_weight else wanted.a_observer) or _OBSERVED[point.kind]
         made = build_fake_quant(fake_quant, scheme=point.scheme)
         if isinstance(made, LearnableFakeQuantize):
@@ -66,6 +68,10 @@ def chosen_fake_quants(captured: CapturedModel, plan: QuantPlan, config: Quantiz
         return made
 
     return make
+
+
+def _default(point: QuantPoint) -> str:
+    return DEFAULT if point.scheme.bits <= 8 else WIDE
 
 
 def _start_from(made: FakeQuantizeBase, start: QParams) -> None:

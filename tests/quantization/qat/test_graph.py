@@ -102,6 +102,20 @@ def test_the_recipe_chooses_the_fake_quant(kind):
     assert all(type(make(p, case.params[p.group])) is LearnableFakeQuantize for p in others)
 
 
+@pytest.mark.parametrize(
+    ("bits", "expected"), [(4, LearnableFakeQuantize), (8, LearnableFakeQuantize), (16, FakeQuantize)]
+)
+def test_wide_grids_are_observed_unless_the_recipe_says_otherwise(bits, expected):
+    case = Case(
+        "academic", {"global_qconfig": {"w_qscheme": {"bit": bits, "per_channel": True}, "a_qscheme": {"bit": bits}}}
+    )
+    make = case.network_maker()
+    assert {type(make(p, case.params[p.group])) for p in case.plan.points} == {expected}
+    network = case.network()
+    step(network, case.source.images, case.source.labels)
+    assert all(torch.isfinite(p.scale).all() for p in network.params().values())
+
+
 def test_state_is_hardly_more_than_that_of_the_float_model():
     case = Case()
     floats = sum(x.numel() for x in case.net.state_dict().values())
