@@ -28,6 +28,7 @@ LAYERS = (
     ("deployment", "preparation", "recovery_state"),
     ("recovery",),
     ("analysis", "conversion", "pipeline", "sliced"),
+    ("latency",),
     ("qat_pipeline",),
     ("report",),
     ("hpo",),

@@ -104,7 +104,8 @@ class ResourceEstimator:
         input_shape: of the one example input, batch first; ignored where ``example_inputs`` is given.
         units: scale of each number: ``""``, ``K``, ``M``, ``G`` or ``T``; memory in bytes of that scale, latency in ms.
         as_strings: return ``"4.1 G"`` for 4.1.
-        cost: measures the latency of a sliced model; None leaves it out.
+        cost: measures the latency of a sliced model, or several of them by name (``latency@openvino``, as
+            ``razordeploy.latency.engine_latency`` makes them); None leaves it out.
         example_inputs: a tuple of inputs.
 
     Raises:
@@ -117,7 +118,7 @@ class ResourceEstimator:
         units: Mapping[str, str] | None = None,
         as_strings: bool = False,
         *,
-        cost: Cost | None = None,
+        cost: Cost | Mapping[str, Cost] | None = None,
         example_inputs: tuple[Any, ...] | None = None,
     ) -> None:
         self.units = {"flops": "M", "macs": "M", "params": "M", "activations": "M", "memory": "M", **dict(units or {})}
@@ -128,7 +129,9 @@ class ResourceEstimator:
             if unit not in _SCALES:
                 raise UsageError(f"units.{quantity}: expected one of {', '.join(map(repr, _SCALES))}, got '{unit}'")
         self.as_strings = as_strings
-        self.cost = cost
+        self.costs: dict[str, Cost] = (
+            dict(cost) if isinstance(cost, Mapping) else {} if cost is None else {"latency": cost}
+        )
         self.example_inputs = example_inputs or (torch.zeros(input_shape),)
         self._counters: weakref.WeakKeyDictionary[torch.nn.Module, ResourceCounter] = weakref.WeakKeyDictionary()
 
@@ -140,7 +143,7 @@ class ResourceEstimator:
         return found
 
     def estimate(self, model: torch.nn.Module, choice: Choice | None = None) -> dict[str, float | str]:
-        """``flops``, ``macs``, ``params``, ``activations``, ``memory`` and, with ``cost``, ``latency`` of a choice.
+        """``flops``, ``macs``, ``params``, ``activations``, ``memory`` and, with ``cost``, latencies of a choice.
 
         Args:
             model: the whole model; captured once.
@@ -153,12 +156,13 @@ class ResourceEstimator:
             unit = self.units[quantity]
             value = getattr(counted, field) / _SCALES[unit]
             result[quantity] = f"{value:.4g} {unit}".rstrip() if self.as_strings else value
-        if self.cost is not None:
+        if self.costs:
             small = model
             if choice is not None:
                 small = slice_model(model, counter.graph, choice, example_inputs=self.example_inputs).module
-            latency = self.cost(small, self.example_inputs)
-            result["latency"] = f"{latency:.4g} ms" if self.as_strings else latency
+            for name, cost in self.costs.items():
+                latency = cost(small, self.example_inputs)
+                result[name] = f"{latency:.4g} ms" if self.as_strings else latency
         return result
 
 
