@@ -43,6 +43,7 @@ def ptq(
     quantize: Mapping[str, Any] | None = ...,
     deploy: Mapping[str, Any] | None = ...,
     benchmark_seconds: float = ...,
+    recover: bool = ...,
 ) -> Artifact: ...
 @overload
 def ptq(
@@ -57,6 +58,7 @@ def ptq(
     quantize: Mapping[str, Any] | None = ...,
     deploy: Mapping[str, Any] | None = ...,
     benchmark_seconds: float = ...,
+    recover: bool = ...,
 ) -> dict[str, Artifact]: ...
 def ptq(
     model: torch.nn.Module | str | os.PathLike[str],
@@ -70,6 +72,7 @@ def ptq(
     quantize: Mapping[str, Any] | None = None,
     deploy: Mapping[str, Any] | None = None,
     benchmark_seconds: float = 0.0,
+    recover: bool = False,
 ) -> Artifact | dict[str, Artifact]:
     """Quantize a float model after training and write one engine per backend.
 
@@ -87,6 +90,8 @@ def ptq(
         quantize: as the recipe's section of that name.
         deploy: as the recipe's section of that name (``dynamic_batch``, ``max_drop``, names ...).
         benchmark_seconds: time for the latency comparison with the float engine; 0 skips it.
+        recover: where an engine loses more than ``deploy["max_drop"]``, try algorithms until it does not; needs
+            ``evaluation``.
 
     Returns:
         The artifact, or ``{name: artifact}`` for a sequence of backends.
@@ -108,12 +113,13 @@ def ptq(
         job = PTQJob(
             model=module,
             example_inputs=inputs,
-            calibration=Stream(calibration, arguments, keep_all=bool(asked.algorithms)),
+            calibration=Stream(calibration, arguments, keep_all=recover or bool(asked.algorithms)),
             evaluation=None if evaluation is None else Stream(evaluation, arguments, keep_all=True),
             metric=metric,
             backends=names,
             work_dir=work.path,
             quantize=asked,
+            recover=recover,
             deploy=section,
             benchmark_seconds=benchmark_seconds,
             before_replacing=lambda: remove_report(work.path),

@@ -178,3 +178,22 @@ def test_operations_go_back_to_float_with_their_own_weights(job, tmp_path):
     if reverted:
         reasons = {op["node"]: op["reason"] for op in plan["ops"]}
         assert all("when it alone is quantized" in reasons[node] for node in reverted)
+
+
+def test_from_python(tmp_path):
+    import razordeploy as rd
+
+    batches = [b.inputs[0] for b in stream(0)()]
+    artifact = rd.ptq(
+        net(),
+        (x for x in batches),
+        example_inputs=(batches[0][:2],),
+        backend="academic",
+        out_dir=tmp_path,
+        evaluation=[(b.inputs[0], b.target) for b in stream(1)()],
+        quantize={"global_qconfig": {"w_qscheme": {"bit": 2}}},
+        deploy={"max_drop": 25.0},
+        recover=True,
+    )
+    found = json.loads((tmp_path / "report.json").read_text())["backends"]["academic"]["recovery"]
+    assert found["met"] and found["end"] < found["start"] and artifact.path.is_dir()
