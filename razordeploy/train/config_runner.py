@@ -78,7 +78,8 @@ def train_config(
     """
     work_dir = Path(work_dir)
     for key in ("train_dataloader", "train_cfg", "optim_wrapper"):
-        if not config.get(key):
+        # Not by its truth: a dataloader of less than one batch has none.
+        if config.get(key) in (None, {}):
             raise RecipeError(f"expected '{key}' in the recipe to train by it, found none")
     work_dir.mkdir(parents=True, exist_ok=True)
     join(launcher)

@@ -139,5 +139,6 @@ def _with_data(recipe: Recipe) -> dict[str, Any]:
     if recipe.data is None:
         return recipe.config
     size = int((recipe.config.get("train_dataloader") or {}).get("batch_size", 64))
-    loader = DataLoader(build_source(recipe.data, "train"), batch_size=size, shuffle=True, drop_last=True)
+    source = build_source(recipe.data, "train")
+    loader = DataLoader(source, batch_size=size, shuffle=True, drop_last=len(source) >= size)
     return {**recipe.config, "train_dataloader": loader}

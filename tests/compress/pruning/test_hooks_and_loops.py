@@ -11,13 +11,14 @@ import torch
 from mmengine.evaluator import Evaluator
 from torch.utils.data import DataLoader
 
+from razordeploy.compress.algorithm.train import train_algorithm
 from razordeploy.compress.pruning.algorithms.autoslim import AutoSlim
 from razordeploy.compress.pruning.algorithms.dmcp import DMCP
 from razordeploy.compress.pruning.algorithms.group_fisher import GroupFisherAlgorithm, group_fisher_sub_model
 from razordeploy.compress.pruning.algorithms.ite_prune import ItePruneAlgorithm
 from razordeploy.compress.pruning.algorithms.slimmable import SlimmableNetwork, read_subnet
 from razordeploy.compress.pruning.hooks import DMCPSubnetHook, PruningStructureHook, ResourceInfoHook
-from razordeploy.compress.pruning.loops import AutoSlimGreedySearchLoop, ItePruneValLoop, SlimmableValLoop
+from razordeploy.compress.pruning.loops import LOOPS, AutoSlimGreedySearchLoop, ItePruneValLoop, SlimmableValLoop
 from razordeploy.errors import ModelError, RecipeError
 from razordeploy.subnet.fix import load_fix_subnet
 from razordeploy.train.classifier import ShiftAndFlip
@@ -184,6 +185,33 @@ def test_greedy_slimming_takes_the_step_that_hurts_least(runner, autoslim, tmp_p
     again.score = None
     again.run()
     assert {t: one.subnet for t, one in again.found.items()} == {t: one.subnet for t, one in search.found.items()}
+
+
+def test_the_loop_takes_the_place_of_training(autoslim, tmp_path):
+    recipe = SimpleNamespace(
+        seed=0,
+        data={"type": "tests.compress.distill.tiny:samples"},
+        train=None,
+        path=tmp_path / "recipe.py",
+        config={
+            "train_cfg": {
+                "type": "mmrazor.AutoSlimGreedySearchLoop",
+                "dataloader": DataLoader(samples("test"), batch_size=16),
+                "evaluator": Accuracy(),
+                "target_flops": [0.002],
+            },
+            "optim_wrapper": {"optimizer": {"type": "SGD", "lr": 0.1}},
+            "default_scope": "mmengine",
+        },
+    )
+    before = {key: value.clone() for key, value in autoslim.architecture.state_dict().items()}
+    path = train_algorithm(
+        autoslim, autoslim.architecture, recipe, names=LOOPS, work_dir=tmp_path / "run", checkpoint="supernet.pth"
+    )
+    small = load_fix_subnet(tiny(), tmp_path / "run" / "FLOPS_0.002M.yaml")
+    macs = small.conv1.weight.numel() * 16 + small.conv2.weight.numel() * 16 + small.fc.weight.numel()
+    assert macs <= 2000
+    assert all(torch.equal(value, before[key]) for key, value in torch.load(path, weights_only=True).items())
 
 
 def test_a_target_below_the_smallest_is_refused(runner, autoslim):
