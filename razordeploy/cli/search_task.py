@@ -63,6 +63,7 @@ def open_scorer(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: 
         RazorDeployError: the recipe, the weights or the data cannot be used.
     """
     search = recipe.search or SearchConfig()
+    recipe = _with_loaders(recipe)
     supernet = open_supernet(recipe, checkpoint, trust=trust)
     job = RecipeJob(recipe=recipe, built=supernet.built)
     if not job.has_evaluation():
@@ -80,6 +81,19 @@ def open_scorer(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: 
         score=search.score,
         example_inputs=tuple(x[:1] for x in job.example_inputs() if isinstance(x, torch.Tensor)),
     )
+
+
+def _with_loaders(recipe: Recipe) -> Recipe:
+    """The recipe with the data that mmrazor's search loop names; it takes the place of the validation data."""
+    loop = recipe.config.get("train_cfg")
+    if recipe.data is not None or not isinstance(loop, Mapping):
+        return recipe
+    validation, calibration = loop.get("dataloader"), loop.get("calibrate_dataloader")
+    if isinstance(validation, Mapping):
+        recipe = dataclasses.replace(recipe, val_dataloader=dict(validation), test_dataloader=None)
+    if isinstance(calibration, Mapping):
+        recipe = dataclasses.replace(recipe, calibrate_dataloader=dict(calibration))
+    return recipe
 
 
 def _evaluation(job: RecipeJob, search: SearchConfig) -> Stream:

@@ -88,6 +88,45 @@ search = dict(type="evolution", max_epochs=3, num_candidates=6, num_mutation=3, 
 executor = dict(type={executor!r}, max_parallel=1, cpus=1)
 """
 
+PLAIN = """
+import torch
+from torch import nn
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+    )
+
+
+def samples(split):
+    x = torch.randn(48, 3, 8, 8, generator=torch.Generator().manual_seed(int(split == "test")))
+    return [(x[i], int(x[i].mean((1, 2)).argmax())) for i in range(len(x))]
+"""
+GREEDY = """
+model = dict(
+    type="AutoSlim",
+    architecture=dict(type="plain:net"),
+    mutator=dict(
+        type="OneShotChannelMutator",
+        channel_unit_cfg=dict(
+            type="OneShotMutableChannelUnit",
+            default_args=dict(candidate_choices=[0.25, 0.5, 1.0], choice_mode="ratio"),
+        ),
+        parse_cfg=dict(type="ChannelAnalyzer", demo_input=(1, 3, 8, 8)),
+    ),
+)
+data = dict(type="plain:samples")
+checkpoint = "supernet.pth"
+calibration = dict(num_samples=32)
+deploy = dict(input_shapes=[(3, 8, 8)])
+search = dict(type="greedy", targets=[0.02, 0.04])
+executor = dict(type="inline")
+"""
+
 
 @pytest.fixture
 def supernet(tmp_path):
@@ -254,3 +293,45 @@ def test_nothing_to_choose_and_no_labels(cli, tiny, supernet):
     result = cli("search", recipe, "--set", "data=None")
     assert result.code == 2
     assert "labelled data" in result.error
+
+
+def test_from_supernet_to_engine(cli, tmp_path):
+    """Train, search, export, quantize: each by its verb, on what the one before wrote."""
+    sets = ("--set", "model.architecture.width=6", "train.epochs=3", "executor={'type': 'inline'}")
+    sets += ("search.max_epochs=1", "search.num_candidates=4", "search.num_mutation=2", "search.num_crossover=2")
+    recipe = "nas/digits/spos_search.py"
+    assert cli("train", recipe, "--work-dir", "net", *sets).code == 0
+    found = cli("search", recipe, "--checkpoint", "net/supernet.pth", "--work-dir", "found", *sets)
+    assert found.code == 0, found.err
+    report = _report(tmp_path / "found")
+    assert report["chosen"]["score"] > 30  # chance is 10
+    files = ("--subnet", "found/fix_subnet.yaml", "--checkpoint", "found/subnet.pth")
+    made = cli("export", recipe, *files, "--slice-weight", "--out", "sliced", *sets)
+    assert made.code == 0, made.err
+    quick = ("--backend", "onnxruntime", "--benchmark-seconds", "0", "--max-drop", "5")
+    engine = cli("ptq", "sliced", "--work-dir", "engine", *quick)
+    assert engine.code == 0, engine.err + engine.out
+    measured = _report(tmp_path / "engine")["backends"]["onnxruntime"]
+    assert measured["passed"]
+    assert measured["coverage"]["int8"] > 0
+
+
+def test_greedy_slimming_writes_a_file_for_each_target(cli, tmp_path):
+    """Channels of a plain network: units, not mutables; random weights."""
+    (tmp_path / "plain.py").write_text(PLAIN)
+    names: dict[str, object] = {}
+    exec(PLAIN, names)
+    torch.save({"state_dict": names["net"]().state_dict()}, tmp_path / "supernet.pth")
+    (tmp_path / "greedy.py").write_text(GREEDY)
+    result = cli("search", "greedy.py", "--work-dir", "work")
+    assert result.code == 0, result.err
+    report = _report(tmp_path / "work")
+    assert report["candidates"][0]["costs"]["macs"] == max(one["costs"]["macs"] for one in report["candidates"])
+    assert list(report["targets"]) == ["0.04", "0.02"]
+    for target, name in report["targets"].items():
+        macs = float(name.removeprefix("FLOPS_").removesuffix("M.yaml"))
+        assert macs <= float(target) + 0.005
+        units = yaml.safe_load((tmp_path / "work" / name).read_text())["channel_unit_cfg"]["units"]
+        assert len(units) >= 2
+    assert report["chosen"]["costs"]["macs"] <= 0.02
+    assert report["chosen"]["exported"]["top1"] == report["chosen"]["score"]

@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 _MILLION = 1e6
 _CHECKS = 8
 """Random subnets that are counted in full, to see that layers depend on nothing else than the table says."""
+_WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 _aten = torch.ops.aten
 _PRODUCTS = {_aten.mm.default: 0, _aten.bmm.default: 0, _aten.addmm.default: 1, _aten.baddbmm.default: 1}
 """Operation -> position of the first factor."""
@@ -36,10 +37,10 @@ _ATTENTION = (
 class SupernetCosts:
     """Multiply-accumulates and parameters of any subnet: those of its static model.
 
-    A layer's cost depends on the choices of its own mutables, of those of the modules it is in, and of the resolution;
-    each combination is counted once, by running the supernet on the example inputs, and kept. What a search asks for
-    afterwards is a sum over layers. Where that assumption turns out wrong for a supernet, every subnet is counted in
-    full.
+    What a layer does at one position follows from its own mutables, as its parameters do; at how many positions it
+    does that follows from the resolution, and whether it is there at all from the modules it is in. Each is a table:
+    the first is filled by slicing the layer, the others by running the supernet on the example inputs. What a search
+    asks for is then a sum over layers. Where that turns out wrong for a supernet, every subnet is counted in full.
 
     Args:
         supernet: left as it was, but for its current choice.
@@ -52,9 +53,10 @@ class SupernetCosts:
         self.mutator = mutator
         self.inputs = example_inputs
         self.layers = list(_layers(supernet, mutator.search_groups))
-        self._table: list[dict[tuple[Any, ...], tuple[int, int]]] = [{} for _ in self.layers]
+        self._workers: set[int] = set()
+        """Layers that are no convolution or linear layer, and yet do products."""
         self.exact_only = False
-        """True: the table was found not to hold for this supernet."""
+        """True: the tables were found not to hold for this supernet."""
         self.counted = 0
         """Subnets that were counted by running the supernet."""
 
@@ -79,30 +81,47 @@ class SupernetCosts:
             ModelError: a choice that is none.
         """
         macs = params = 0
-        for layer, table in zip(self.layers, self._table, strict=True):
-            found = None if self.exact_only else table.get(layer.signature(subnet))
-            if found is None:
+        is_set = False
+        for index, layer in enumerate(self.layers):
+            there = None if self.exact_only else layer.there.get(layer.outside(subnet))
+            if there is False:
+                continue
+            place = layer.places.get(layer.everywhere(subnet))
+            work = layer.work.get(layer.everything(subnet)) if index in self._workers else 0
+            if there is None or place is None or work is None:
                 return self.count_in_full(subnet)
-            macs += found[0]
-            params += found[1]
+            own = layer.inside(subnet)
+            if own not in layer.sizes:
+                if not is_set:
+                    self.mutator.set_choices(subnet)
+                    is_set = True
+                layer.sizes[own] = layer.size()
+            weight, size = layer.sizes[own]
+            macs += place * weight + work
+            params += size
         return macs, params
 
     def count_in_full(self, subnet: Subnet) -> tuple[int, int]:
-        """The same by running the supernet once; fills the table."""
+        """The same by running the supernet once; fills the tables."""
         self.counted += 1
         self.mutator.set_choices(subnet)
         macs, reached = _run(self.supernet, self.inputs, self.layers)
-        total_params = 0
-        for index, (layer, table) in enumerate(zip(self.layers, self._table, strict=True)):
-            size = layer.parameters() if index in reached or not layer.may_vanish else 0
-            table[layer.signature(subnet)] = (macs[index], size)
-            total_params += size
-        return sum(macs), total_params
+        total = 0
+        for index, layer in enumerate(self.layers):
+            weight, size = layer.sizes[layer.inside(subnet)] = layer.size()
+            there = layer.there[layer.outside(subnet)] = index in reached or not layer.may_vanish
+            if not there:
+                continue
+            total += size
+            if not weight and macs[index]:
+                self._workers.add(index)
+            layer.work[layer.everything(subnet)] = 0 if weight else macs[index]
+            layer.places[layer.everywhere(subnet)] = macs[index] // weight if weight else 0
+        return sum(macs), total
 
     def check(self, space: SearchSpace, seed: int = 0) -> bool:
-        """Count some subnets in full and hold the table against them; False: it does not hold, and is not used."""
+        """Count some subnets in full and hold the tables against them; False: they do not hold, and are not used."""
         rng = random.Random(seed)
-        # Two rounds: what the first leaves in the table is what the second is held against.
         for _ in range(4 * _CHECKS):
             self(space.sample(rng))
         for _ in range(_CHECKS):
@@ -118,24 +137,56 @@ class SupernetCosts:
 class _Layer:
     """An operation whose parameters or work may depend on choices."""
 
-    def __init__(self, module: nn.Module, groups: tuple[str, ...], may_vanish: bool) -> None:
+    def __init__(
+        self, module: nn.Module, own: tuple[str, ...], above: tuple[str, ...], size: tuple[str, ...], may_vanish: bool
+    ) -> None:
         self.module = module
-        self.groups = groups
-        """What its cost depends on."""
+        self.own = own
+        """Groups that its own mutables belong to."""
+        self.above = above
+        """Groups of the modules that it is in."""
+        self.resolution = size
+        """Groups of the input size."""
         self.may_vanish = may_vanish
         """True: some choice leaves it out of the static model."""
+        self.sizes: dict[tuple[Any, ...], tuple[int, int]] = {}
+        """Elements of the weight that is multiplied at each position, and of all parameters, by the own choices."""
+        self.there: dict[tuple[Any, ...], bool] = {}
+        """Whether the static model has it, by the choices above."""
+        self.places: dict[tuple[Any, ...], int] = {}
+        """Positions that the weight is multiplied at where it is there, by the resolution."""
+        self.work: dict[tuple[Any, ...], int] = {}
+        """Multiply-accumulates of what is no convolution or linear layer, by the resolution and the own choices."""
 
-    def signature(self, subnet: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple([_hashable(subnet[name]) for name in self.groups])
+    def inside(self, subnet: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple([_hashable(subnet[name]) for name in self.own])
 
-    def parameters(self) -> int:
-        """Elements of the static operation's parameters at the current choice."""
+    def outside(self, subnet: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple([_hashable(subnet[name]) for name in self.above])
+
+    def everywhere(self, subnet: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple([_hashable(subnet[name]) for name in self.resolution])
+
+    def everything(self, subnet: Mapping[str, Any]) -> tuple[Any, ...]:
+        return self.everywhere(subnet) + self.inside(subnet)
+
+    def size(self) -> tuple[int, int]:
+        """``sizes`` at the current choice."""
         module: Any = self.module
-        if isinstance(module, DynamicMixin) and not isinstance(module, DynamicSequential):
-            module = module._bare()
-            self.module._slice_into(module)  # type: ignore[operator]
-            return sum(p.numel() for p in module.parameters(recurse=not self.module.own_tensors_only))
-        return sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        if _is_operation(module):
+            whole = module
+            module = whole._bare()
+            whole._slice_into(module)
+            parameters = list(module.parameters(recurse=not whole.own_tensors_only))
+        else:
+            parameters = list(module.parameters(recurse=False))
+        weight = module.weight.numel() if isinstance(module, _WEIGHTED) else 0
+        return weight, sum(parameter.numel() for parameter in parameters)
+
+
+def _is_operation(module: Any) -> bool:
+    """Tell whether ``module`` is dynamic and has parameters of its own, which a chain has not."""
+    return isinstance(module, DynamicMixin) and not isinstance(module, DynamicSequential)
 
 
 def _hashable(choice: Any) -> Any:
@@ -148,19 +199,14 @@ def _layers(supernet: nn.Module, search_groups: Mapping[str, list[Any]]) -> Iter
     everywhere = _resolution_groups(supernet, names)
     seen: set[int] = set()
 
-    def walk(module: nn.Module, above: tuple[str, ...], may_vanish: bool) -> Iterator[_Layer]:
+    def walk(module: Any, above: tuple[str, ...], may_vanish: bool) -> Iterator[_Layer]:
         if id(module) in seen:
             return
         seen.add(id(module))
         own = _groups_of(module, names)
-        if (
-            isinstance(module, DynamicMixin)
-            and not isinstance(module, DynamicSequential)
-            and not module.own_tensors_only
-        ):
-            yield _Layer(module, _unique(everywhere, above, own), may_vanish)
+        yield _Layer(module, own, above, everywhere, may_vanish)
+        if _is_operation(module) and not module.own_tensors_only:
             return
-        yield _Layer(module, _unique(everywhere, above, own), may_vanish)
         chooses = bool(own) and isinstance(module, BaseMutable | DynamicSequential)
         for child in module.children():
             if child is not getattr(module, "mutable_attrs", None):
