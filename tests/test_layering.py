@@ -51,6 +51,7 @@ OPTIONAL = {
         *("quantization/qat/loops.py", "quantization/qat/model.py", "quantization/qat/train.py"),
         *("compress/algorithm/*.py", "compress/*/hooks.py", "compress/*/loops.py"),
         *("compress/*/train.py", "compress/nas/algorithms/*.py", "compress/nas/supernets/classifier.py"),
+        "compress/nas/greedy_loop.py",
     ),
     "mmpretrain": (),
     "nncf": (),

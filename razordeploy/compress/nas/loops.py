@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Subset
 
 from razordeploy.compress.algorithm.base import unwrap
 from razordeploy.compress.nas.algorithms.darts import TwoBatches
+from razordeploy.compress.nas.greedy_loop import GreedySamplerTrainLoop
 from razordeploy.compress.nas.recalibrate import calibrated_subnet
 from razordeploy.errors import RecipeError
 from razordeploy.subnet.files import read_mapping
@@ -279,6 +280,7 @@ def restore_choices(mutator: Any, choices: Mapping[str, Any]) -> None:
 LOOPS: dict[str, type] = {
     "DartsEpochBasedTrainLoop": DartsEpochBasedTrainLoop,
     "DartsIterBasedTrainLoop": DartsIterBasedTrainLoop,
+    "GreedySamplerTrainLoop": GreedySamplerTrainLoop,
     "SubnetValLoop": SubnetValLoop,
 }
 """The loops that a recipe may name."""
