@@ -86,9 +86,8 @@ class SupernetCosts:
             there = None if self.exact_only else layer.there.get(layer.outside(subnet))
             if there is False:
                 continue
-            place = layer.places.get(layer.everywhere(subnet))
             work = layer.work.get(layer.everything(subnet)) if index in self._workers else 0
-            if there is None or place is None or work is None:
+            if there is None or work is None:
                 return self.count_in_full(subnet)
             own = layer.inside(subnet)
             if own not in layer.sizes:
@@ -97,6 +96,9 @@ class SupernetCosts:
                     is_set = True
                 layer.sizes[own] = layer.size()
             weight, size = layer.sizes[own]
+            place = layer.places.get(layer.everywhere(subnet)) if weight else 0
+            if place is None:
+                return self.count_in_full(subnet)
             macs += place * weight + work
             params += size
         return macs, params
@@ -116,13 +118,18 @@ class SupernetCosts:
             if not weight and macs[index]:
                 self._workers.add(index)
             layer.work[layer.everything(subnet)] = 0 if weight else macs[index]
-            layer.places[layer.everywhere(subnet)] = macs[index] // weight if weight else 0
+            if weight:
+                layer.places[layer.everywhere(subnet)] = macs[index] // weight
         return sum(macs), total
 
     def check(self, space: SearchSpace, seed: int = 0) -> bool:
         """Count some subnets in full and hold the tables against them; False: they do not hold, and are not used."""
         rng = random.Random(seed)
-        for _ in range(4 * _CHECKS):
+        largest = {name: choices[-1] for name, choices in space.groups.items()}
+        for name in dict.fromkeys(name for layer in self.layers for name in (*layer.resolution, *layer.above)):
+            for choice in space.groups[name]:
+                self({**largest, name: choice})
+        for _ in range(_CHECKS):
             self(space.sample(rng))
         for _ in range(_CHECKS):
             subnet = space.sample(rng)
@@ -177,10 +184,13 @@ class _Layer:
             whole = module
             module = whole._bare()
             whole._slice_into(module)
+            inside = [module] if whole.own_tensors_only else list(module.modules())
             parameters = list(module.parameters(recurse=not whole.own_tensors_only))
         else:
-            parameters = list(module.parameters(recurse=False))
-        weight = module.weight.numel() if isinstance(module, _WEIGHTED) else 0
+            inside, parameters = [module], list(module.parameters(recurse=False))
+        weights = [part.weight.numel() for part in inside if isinstance(part, _WEIGHTED)]
+        # Of several, as in attention, each has its own positions.
+        weight = weights[0] if len(weights) == 1 else 0
         return weight, sum(parameter.numel() for parameter in parameters)
 
 
