@@ -52,7 +52,7 @@ mode: maximise                # or minimise
 
 searcher: TPE                 # Grid, Batch, Random, Skopt (Gaussian process), Evolution, TPE
 
-assessor: {type: MedianStop, start_step: 3}   # or {type: CurveFitting, epoch_num: 10}
+assessor: {type: MedianStop, start_step: 5}   # or {type: CurveFitting, epoch_num: 10}
 
 scheduler:
   parallel_size: 2

@@ -128,11 +128,10 @@ def search_verb(
     """
     if result is None and verb not in _VERBS:
         raise RecipeError(f"search_verb: '{verb}' writes no report", hint=nearest(verb, _VERBS))
-    fields = {key: f"v{index}" for index, key in enumerate(search_args)}
     words = ["{python}", "-m", "razordeploy.cli.main", verb, _literal(recipe), *map(_literal, options)]
     words += ["--work-dir", "{trial_dir}/work"]
-    for key, field in fields.items():
-        words += ["--set", f"{key}={{{field}}}"]
+    for key in search_args:
+        words += ["--set", f"{key}={{{key}}}"]
     values = {
         "task": {
             # A gap over its limit (exit code 1) is a measurement like any other.
@@ -141,7 +140,7 @@ def search_verb(
             "accept": [0, 1],
             "env": dict(env or {}),
         },
-        "search_args": {fields[key]: value for key, value in search_args.items()},
+        "search_args": dict(search_args),
         "reward_attribute": list(rewards),
         "mode": list(rewards.values()),
         "searcher": searcher,

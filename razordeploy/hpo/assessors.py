@@ -36,9 +36,10 @@ class MedianStop(Assessor):
 
     A trial is stopped at step s if its best value so far is worse than the median of the running means of the completed
     trials, each over its first s values. (Optuna's MedianPruner compares with the values at step s itself.)
+    Before some steps the rule tells slow starters from bad ones no better than chance, hence ``start_step``.
     """
 
-    def __init__(self, *, maximise: bool, start_step: int = 1, min_trials: int = 3) -> None:
+    def __init__(self, *, maximise: bool, start_step: int = 5, min_trials: int = 3) -> None:
         super().__init__(maximise=maximise)
         self.start_step = start_step
         self._min_trials = min_trials

@@ -85,6 +85,8 @@ def where() -> tuple[str, int]:
     return ray.get_runtime_context().get_node_id(), os.getpid()
 
 
-def where_after(seconds: float) -> tuple[str, int]:
-    time.sleep(seconds)
-    return where()
+def wait_for(go: str, mark: str) -> None:
+    """Say that it runs, and run until the file ``go`` is there."""
+    Path(mark).touch()
+    while not Path(go).exists():
+        time.sleep(0.05)

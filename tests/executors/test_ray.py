@@ -67,15 +67,25 @@ def test_a_task_that_no_node_can_hold_is_refused(cluster):
         build_executor(on_ray(cpus=2))
 
 
-def test_a_node_that_goes_away_costs_what_ran_on_it(cluster):
+def test_a_node_that_goes_away_costs_what_ran_on_it(cluster, tmp_path):
     extra = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
+    go, marks = tmp_path / "go", [tmp_path / f"mark{i}" for i in range(3)]
     with build_executor(on_ray(max_parallel=3)) as pool:
-        running = [pool.submit(tasks.where_after, 3.0) for _ in range(3)]
-        deadline = [pool.submit(tasks.double, x) for x in range(6)]
-        time.sleep(1.5)
+        running = [pool.submit(tasks.wait_for, str(go), str(mark)) for mark in marks]
+        later = [pool.submit(tasks.double, x) for x in range(6)]
+        _until(lambda: all(mark.exists() for mark in marks))
         os.kill(extra.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+        _until(lambda: any(future.done() for future in running))
+        go.touch()
         outcomes = [f.exception() for f in running]
-        assert [f.result() for f in deadline] == [0, 2, 4, 6, 8, 10]
+        assert [f.result() for f in later] == [0, 2, 4, 6, 8, 10]
     assert sum(isinstance(outcome, WorkerDied) for outcome in outcomes) == 1
     assert sum(outcome is None for outcome in outcomes) == 2
+
+
+def _until(condition):
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -77,6 +77,7 @@ def test_a_recipe_is_searched_for_its_engine(tmp_path):
         env={"PYTHONPATH": f"{Path(__file__).resolve().parents[2]}:{tmp_path}"},
     )
     assert [t.status for t in study.trials] == ["complete", "complete"], study.trials
+    assert [t.params for t in study.trials] == [{"calibration.num_samples": 16}, {"calibration.num_samples": 64}]
     for trial in study.trials:
         assert 0 <= trial.values["backends.onnxruntime.metrics.engine.top1"] <= 100
         assert trial.values["backends.onnxruntime.size_bytes.engine"] > 1000

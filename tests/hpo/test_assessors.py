@@ -25,7 +25,7 @@ def test_the_median_rule():
 
 
 def test_less_can_be_better():
-    rule = MedianStop(maximise=False, min_trials=1)
+    rule = MedianStop(maximise=False, start_step=1, min_trials=1)
     rule.ended([1.0, 0.5])
     assert rule.stop(1, [1.1]) is not None
     assert rule.stop(1, [0.9]) is None
@@ -34,7 +34,7 @@ def test_less_can_be_better():
 def test_the_rule_against_a_second_implementation():
     random.seed(3)
     done = [[random.random() for _ in range(8)] for _ in range(7)]
-    rule = MedianStop(maximise=True, min_trials=1)
+    rule = MedianStop(maximise=True, start_step=1, min_trials=1)
     for values in done:
         rule.ended(values)
     for _ in range(50):

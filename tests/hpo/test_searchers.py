@@ -62,3 +62,24 @@ def test_batch_needs_its_list(make):
 def test_seeds_differ_and_stay():
     assert trial_seed(0, 1) == trial_seed(0, 1)
     assert len({trial_seed(seed, number) for seed in range(10) for number in range(10)}) == 100
+
+
+def test_what_has_been_learnt_is_used(make):
+    """At an equal budget, on a bowl of two arguments: the full comparison is in tools/bench/hpo.py."""
+    optuna = pytest.importorskip("optuna")
+    args = {"x": LOG["x"], "n": {"type": "Int", "low": 1, "high": 40}}
+    best = {}
+    for name in ("Random", "Evolution", "TPE"):
+        found = []
+        for seed in range(6):
+            task = make(
+                "{x} {n}", search_args=args, searcher=name, seed=seed, scheduler={"stop_criterion": {"max_tries": 60}}
+            )
+            study, searcher = optuna.create_study(direction="maximize"), Searcher(task)
+            for number in range(60):
+                _, v = searcher.ask(study, number)
+                study.tell(number, -((math.log10(v["x"]) + 2) ** 2) - ((v["n"] - 30) / 10) ** 2)
+            found.append(study.best_value)
+        best[name] = found
+    for name in ("Evolution", "TPE"):
+        assert sum(a > b for a, b in zip(best[name], best["Random"], strict=True)) >= 5, (name, best)
