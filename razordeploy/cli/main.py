@@ -15,11 +15,11 @@ import typer
 
 from razordeploy.cli.app import WORDS, app
 from razordeploy.cli.signals import Signalled, raise_on_signals
-from razordeploy.cli.verbs import analyze, deploy, hpo, inspect, measure, run, search, subnet, train
+from razordeploy.cli.verbs import analyze, deploy, hpo, inspect, measure, migrate, run, search, subnet, train
 from razordeploy.errors import InternalError, RazorDeployError, StorageError, nearest
 
 # Each module adds its verbs to the application when it is imported.
-VERBS = (deploy, train, search, subnet, run, analyze, measure, inspect, hpo)
+VERBS = (deploy, train, search, subnet, run, analyze, measure, inspect, hpo, migrate)
 
 
 def _spread(argv: Sequence[str]) -> list[str]:

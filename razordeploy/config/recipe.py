@@ -27,11 +27,11 @@ from razordeploy.errors import RecipeError
 ONNX_SUFFIX = ".onnx"
 _LOADERS = ("calibrate_dataloader", "val_dataloader", "test_dataloader", "train_dataloader")
 _DICTS = (*_LOADERS, "data", "train")
-_OWN_KEYS = (
+OWN_KEYS = (
     *("model", "checkpoint", "key_mapping", "strict", "trust_checkpoint", "quantize", "qat", "deploy", "calibration"),
     *("data_root", "seed", "work_dir", "executor", "search", "prune", "subnet", "pipeline", *_DICTS),
 )
-_MM_KEYS = (
+MM_KEYS = (
     *("data_preprocessor", "dataset_type", "default_scope", "default_hooks", "custom_hooks", "custom_imports"),
     *("env_cfg", "vis_backends", "visualizer", "log_level", "log_processor", "launcher", "load_from", "resume"),
     *("randomness", "optim_wrapper", "param_scheduler", "auto_scale_lr", "runner_type", "tta_model", "tta_pipeline"),
@@ -232,15 +232,15 @@ def _key_mapping(value: object, file: str) -> dict[str, str]:
 def _check_top(config: Mapping[str, Any], options: Mapping[str, Any], file: str) -> None:
     """Refuse a top-level key that looks like a misspelt one, and a ``--set`` that nothing would read."""
     for key in map(str, config):
-        close = difflib.get_close_matches(key, _OWN_KEYS, n=1, cutoff=0.8)
-        if close and key not in _OWN_KEYS and key not in _MM_KEYS and not key.startswith("_"):
+        close = difflib.get_close_matches(key, OWN_KEYS, n=1, cutoff=0.8)
+        if close and key not in OWN_KEYS and key not in MM_KEYS and not key.startswith("_"):
             raise RecipeError(
                 f"{file}: unknown key '{key}' (did you mean '{close[0]}'?)",
                 hint="start it with '_' if it is a variable of your own",
             )
     for key in options:
         top = key.partition(".")[0]
-        if top not in _OWN_KEYS and top not in _MM_KEYS:
+        if top not in OWN_KEYS and top not in MM_KEYS:
             raise RecipeError(
                 f"--set {key}: nothing reads '{top}'",
                 hint="variables of a recipe are used before --set; set the key they end up in, such as deploy.max_drop",
