@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from razordeploy.backends.base import Backend
@@ -13,6 +14,9 @@ from razordeploy.config.recipe import load_recipe
 from razordeploy.job import Progress, PTQJob, PTQResult
 from razordeploy.pipeline import run_ptq
 from razordeploy.quantization.draft import Draft
+
+_SHORT = 5000
+"""Samples of an epoch when recovery trains and the recipe says nothing of it."""
 
 
 def run(
@@ -86,7 +90,10 @@ def run(
 
 
 def _finetune(job: RecipeJob, progress: Progress) -> Callable[[Backend, Draft, Path], Draft]:
-    """A short training of a draft, as the recipe's ``qat`` section says, on its training data."""
+    """A short training of a draft on the recipe's training data, as its ``qat`` section says if there is one."""
+    recipe = job.recipe
+    if "qat" not in recipe.config:
+        recipe = replace(recipe, qat=replace(recipe.qat, samples=_SHORT))
 
     def finetune(backend: Backend, draft: Draft, folder: Path) -> Draft:
         from razordeploy.cli.training import training_of
@@ -100,7 +107,7 @@ def _finetune(job: RecipeJob, progress: Progress) -> Callable[[Backend, Draft, P
             work_dir=folder,
             quantize=job.recipe.quantize,
             progress=progress,
-            training=training_of(job),
+            training=training_of(replace(job, recipe=recipe)),
         )
         return trained_draft(asked, backend.name, draft)[0]
 

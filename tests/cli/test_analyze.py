@@ -106,7 +106,22 @@ class TestRecover:
         entry = json.loads((tmp_path / "work" / "report.json").read_text())["backends"]["academic"]
         assert entry["recovery"]["end"] <= entry["recovery"]["start"]
         assert entry["gap"]["float_to_engine"] == pytest.approx(entry["recovery"]["end"])
-        assert "no training data" in entry["recovery"]["steps"][-1]["note"]
+        assert entry["recovery"]["steps"][-1]["name"] == "training"
+        assert "seconds" in entry["recovery"]["steps"][-1] and entry["recovery"]["met"] is False
+
+    def test_training_without_labels_is_a_note_and_nothing_is_lost(self, cli, tiny, tmp_path):
+        (tmp_path / "many.py").write_text(
+            MANY + "\n\nlabelled = samples\n\n\ndef samples(split):\n"
+            "    found = labelled(split)\n    return [(x, -1) for x, _ in found] if split == 'train' else found\n"
+        )
+        recipe = tiny(model={"type": "many:net"}, data={"type": "many:samples"}, quantize=COARSE)
+        steps = "import razordeploy.recovery as r\nr.STEPS = r.STEPS[:1]"
+        result = cli("ptq", recipe, *self.RUN, "--max-drop", "0", before=steps)
+        assert result.code == 1, result.err
+        last = json.loads((tmp_path / "work" / "report.json").read_text())["backends"]["academic"]["recovery"]["steps"][
+            -1
+        ]
+        assert last["name"] == "training" and not last["kept"] and "labels" in last["note"]
 
     def test_what_holds_already_is_not_touched(self, cli, tiny, tmp_path):
         result = cli("ptq", tiny(), *self.RUN, "--max-drop", "60")
