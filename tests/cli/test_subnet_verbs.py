@@ -160,6 +160,49 @@ def test_one_checkpoint_becomes_several(run, sliced):
     assert (result.code, result.error) == (2, "--channel-cfgs names a file twice: units.json, units.json")
 
 
+SLIMMABLE = {
+    "type": "SlimmableNetwork",
+    "architecture": {"type": "tiny:net"},
+    "mutator": {
+        "type": "SlimmableChannelMutator",
+        "channel_unit_cfg": {
+            "type": "SlimmableChannelUnit",
+            "default_args": {"candidate_choices": [0.5, 1.0], "choice_mode": "ratio"},
+        },
+        "parse_cfg": {"type": "ChannelAnalyzer", "demo_input": [1, 3, 8, 8]},
+    },
+}
+
+
+def test_a_slimmable_checkpoint_is_split_with_the_norms_of_each_width(cli, tmp_path, monkeypatch):
+    pytest.importorskip("mmengine")
+    from razordeploy.compress.algorithms import built_algorithm
+    from razordeploy.config.recipe import load_recipe
+    from razordeploy.subnet.fix import export_fix_subnet
+
+    monkeypatch.chdir(tmp_path)
+    recipe = write_tiny(tmp_path, model=SLIMMABLE)
+    algorithm = built_algorithm(load_recipe(recipe))
+    for name, tensor in algorithm.architecture.state_dict().items():
+        if "running" in name:
+            tensor.add_(torch.rand_like(tensor))
+    torch.save(algorithm.architecture.state_dict(), "all.pth")
+    for index in (0, 1):
+        algorithm.mutator.switch(index)
+        (tmp_path / f"subnet_{index}.json").write_text(json.dumps(algorithm.mutator.choice_template))
+    result = cli("split-checkpoint", recipe.name, "all.pth", "--channel-cfgs", "subnet_0.json", "subnet_1.json")
+    assert result.code == 0, result.err
+    sizes = []
+    for index in (0, 1):
+        algorithm.mutator.switch(index)
+        expected = export_fix_subnet(algorithm, slice_weight=True)[1].state_dict()
+        file = tmp_path / f"checkpoint_{index + 1}" / "model.pth"
+        found = torch.load(file, weights_only=True)["state_dict"]
+        assert all(torch.equal(found[key], value) for key, value in expected.items())
+        sizes.append(sum(value.numel() for value in found.values()))
+    assert sizes[0] < sizes[1] < sum(v.numel() for v in algorithm.architecture.state_dict().values())
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("units", "text"),
