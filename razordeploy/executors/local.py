@@ -20,6 +20,7 @@ from razordeploy.executors.base import Worker, WorkerExecutor
 from razordeploy.executors.devices import shares
 from razordeploy.executors.processes import end_session
 from razordeploy.executors.task import loading_main, main_module, pack, result_of
+from razordeploy.executors.worker import TAKEN
 
 _BOOT = "import sys; sys.path[:] = {path!r}; from razordeploy.executors.worker import main; main({fd})"
 
@@ -35,6 +36,10 @@ def local_executor(
         )
     first = None if initializer is None else pack(initializer, initargs, {})
     return WorkerExecutor([ProcessWorker(config, share, first) for share in shares(config)])
+
+
+class _NotTaken(WorkerDied):
+    """The process ended before it began with the call."""
 
 
 class ProcessWorker(Worker):
@@ -57,7 +62,12 @@ class ProcessWorker(Worker):
         """Run a packed call in the process, which is started where there is none."""
         if self._process is None or self._process.poll() is not None:
             self._start()
-        return self._exchange(call)
+        try:
+            return self._exchange(call)
+        except _NotTaken:
+            # It was dying already, idle: the call is as good as new.
+            self._start()
+            return self._exchange(call)
 
     def kill(self) -> None:
         """End the process and everything it started."""
@@ -113,16 +123,19 @@ class ProcessWorker(Worker):
         connection, process = self._connection, self._process
         assert connection is not None
         assert process is not None
+        taken = False
         try:
             connection.send_bytes(main_module(call).encode())
             connection.send_bytes(call)
-            if not connection.poll(self._config.timeout_s):
+            taken = connection.poll(self._config.timeout_s) and connection.recv_bytes() == TAKEN
+            if not taken or not connection.poll(self._config.timeout_s):
                 self._end()
                 raise TaskTimeout(f"a task ran longer than {self._config.timeout_s:g} s and was ended")
             return connection.recv_bytes()
         except (EOFError, OSError) as error:
             self._end()
-            raise WorkerDied(f"worker process {process.pid} {_how(process.wait())} before its task did") from error
+            kind = WorkerDied if taken else _NotTaken
+            raise kind(f"worker process {process.pid} {_how(process.wait())} before its task did") from error
 
     def _end(self) -> None:
         process = self._process

@@ -10,6 +10,9 @@ from multiprocessing.connection import Connection
 from razordeploy.executors.processes import end_own_session
 from razordeploy.executors.task import load_main, run_packed
 
+TAKEN = b"taken"
+"""Sent before a call is run: a worker that dies without it has not begun."""
+
 
 def main(descriptor: int) -> None:
     """Serve the socket ``descriptor`` until the other end is closed; the process ends then, also within a task."""
@@ -21,6 +24,7 @@ def main(descriptor: int) -> None:
     loaded = b""
     while True:
         main_module, call = calls.get()
+        connection.send_bytes(TAKEN)
         if main_module and main_module != loaded:
             load_main(main_module.decode())
             loaded = main_module
