@@ -48,6 +48,7 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
 """Name of the step -> algorithms that it adds; those that place the grids anew go before what is there already."""
 _MOST_FLOAT = 0.25
 """Share of the quantized operations that may go back to float."""
+_TRAINING = "training"
 _CANDIDATE = ".candidate-"
 """What the folders of engines that are tried start with."""
 _RANKED_ON = 64
@@ -116,7 +117,7 @@ class Recovery:
             yield name, lambda algorithms=algorithms: self._with(algorithms)  # type: ignore[misc]
         for count in self._counts():
             yield f"{count} in float", lambda count=count: self._reverted(count)  # type: ignore[misc]
-        yield "training", self._trained
+        yield _TRAINING, self._trained
 
     def _try(self, name: str, attempt: Callable[[], Draft | str]) -> None:
         start, before = time.perf_counter(), self.state.drop
@@ -149,7 +150,7 @@ class Recovery:
     def _note(self, step: dict[str, Any]) -> None:
         self.state.steps.append(step)
         self.work.notes.clear()
-        if self.state_file is not None:
+        if self.state_file is not None and step["name"] != _TRAINING:  # a training keeps its own result
             self.state_file.save(self.state, self.best)
 
     def _with(self, names: Sequence[str]) -> Draft | str:

@@ -16,6 +16,7 @@ from razordeploy.data.batch import Batch
 from razordeploy.errors import BackendError, UsageError
 from razordeploy.job import Progress, PTQJob
 from razordeploy.pipeline import run_ptq
+from razordeploy.quantization.algorithms.layers import layers
 from razordeploy.quantization.algorithms.learned import AdaRound, LSQFinetune, QDrop
 from razordeploy.quantization.calibrate import Interrupted
 from razordeploy.report.write import read_report, write_report
@@ -197,3 +198,32 @@ def test_from_python(tmp_path):
     )
     found = json.loads((tmp_path / "report.json").read_text())["backends"]["academic"]["recovery"]
     assert found["met"] and found["end"] < found["start"] and artifact.path.is_dir()
+
+
+def test_what_training_gave_is_asked_for_again_and_not_read_from_the_steps(job, monkeypatch):
+    monkeypatch.setattr(recovery, "STEPS", recovery.STEPS[:1])
+    monkeypatch.setattr(recovery, "_MOST_FLOAT", 0.0)
+    asked = []
+
+    def finetune(backend, draft, folder):
+        asked.append(backend.name)
+        trained = draft.copied()
+        for layer in layers(trained.captured):  # weights under names of the training's own
+            name = f"_trained_{layer.name}"
+            trained.captured.graph_module.register_buffer(name, layer_weight(trained, layer))
+            layer.weight.target = name
+        trained.keep_float({layer.name: "trained" for layer in layers(trained.captured)}, [images()])
+        return trained
+
+    first, second = (record(run_ptq(job(finetune=finetune))) for _ in range(2))
+    assert asked == ["academic", "academic"]
+    assert first["steps"][-1]["name"] == "training" and first["steps"][-1]["kept"] and first["met"]
+    assert second["end"] == first["end"]
+
+
+def layer_weight(draft, layer):
+    return draft.float_constant(layer.weight).clone()
+
+
+def images():
+    return next(iter(stream(0)())).inputs
