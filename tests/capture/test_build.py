@@ -239,9 +239,9 @@ def test_conformer_returns_one_tensor(recipe):
             "'pkg.module:factory'",
         ),
         (
-            {"model.type": "mmdet.RetinaNet"},
-            "model type 'mmdet.RetinaNet': expected a class of mmcls or mmpretrain, got scope 'mmdet'; for any other "
-            "model write 'pkg.module:factory'",
+            {"model.type": "mmseg.EncoderDecoder"},
+            "model type 'mmseg.EncoderDecoder': expected a class of mmcls or mmpretrain, got scope 'mmseg'; for any "
+            "other model write 'pkg.module:factory'",
         ),
         (
             {"model.backbone.type": "ResNet_CIFR"},

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from razordeploy.data.base import Source
 from razordeploy.data.loader import batches
 from razordeploy.data.sources import build_source
-from razordeploy.errors import CheckpointError, ModelError, RecipeError, UsageError
+from razordeploy.errors import CheckpointError, ModelError, RecipeError
 from razordeploy.models.digits import resnet8
 from razordeploy.train.classifier import Classifier, ShiftAndFlip
 from razordeploy.train.evaluate import evaluate, module_predict
@@ -204,9 +204,13 @@ def test_wrong_settings(tmp_path: Path, change: dict[str, Any], error: type[Exce
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_mixed_precision_needs_a_gpu(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="needs a GPU"):
-        trained(tmp_path, amp=True)
+def test_mixed_precision_computes_in_less_and_keeps_float32_weights(tmp_path: Path) -> None:
+    half, whole = trained(tmp_path / "half", amp=True), trained(tmp_path / "whole")
+    assert all(value.dtype in (torch.float32, torch.int64) for value in half.values())
+    assert not same(half, whole)
+    model = small()
+    model.load_state_dict(half)
+    assert evaluate(module_predict(model), batches(Blobs(), 40))["top1"] > 80
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", {"type": "SGD", "momentum": 0.5}])
