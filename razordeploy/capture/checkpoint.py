@@ -16,6 +16,8 @@ from razordeploy.errors import CheckpointError
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "module")
 _SHOWN = 3
+WRAPPED = "architecture."
+"""What stands before the names of a model inside an algorithm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +76,8 @@ def load_into(
         CheckpointError: as for ``load_state_dict``, or the weights do not match the model.
     """
     found = load_state_dict(path, trust=trust)
-    state = renamed(found, key_mapping or {}, path)
     own = model.state_dict()
+    state = of_architecture(renamed(found, key_mapping or {}, path), own)
     result = _load(model, state, path)
     differs = result.missing or result.unexpected or result.mismatched
     nothing = bool(own) and not any(key in own and own[key].shape == value.shape for key, value in state.items())
@@ -88,6 +90,22 @@ def load_into(
             hint=suggest_key_mapping(own, found) or "check that the recipe's model is the one that was trained",
         )
     return result
+
+
+def of_architecture(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of ``architecture`` alone, where ``state`` is of an algorithm that holds the model as that.
+
+    Checkpoints of distillation, pruning and quantization, here and in mmrazor, hold more: a teacher, connectors, one
+    graph per mode.
+
+    Args:
+        state: what a file holds.
+        own: the model's own.
+    """
+    wanted = [key for key in own if not key.endswith("num_batches_tracked")]
+    if not wanted or not all(f"{WRAPPED}{key}" in state for key in wanted) or any(key in state for key in wanted):
+        return state
+    return OrderedDict((k.removeprefix(WRAPPED), v) for k, v in state.items() if k.startswith(WRAPPED))
 
 
 def _load(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> LoadResult:

@@ -7,6 +7,20 @@ from typing import Any
 
 from razordeploy import registry
 from razordeploy.compress.algorithm.step import MODEL_WRAPPERS
+from razordeploy.compress.algorithm.train import OPTIM_WRAPPER_CONSTRUCTORS
+from razordeploy.compress.distill.algorithms.table import ALGORITHMS as DISTILLATION
+from razordeploy.compress.distill.connectors.table import CONNECTORS
+from razordeploy.compress.distill.deliveries.manager import DELIVERIES
+from razordeploy.compress.distill.distillers.table import DISTILLERS
+from razordeploy.compress.distill.generators.generator import GENERATORS
+from razordeploy.compress.distill.losses.table import LOSSES
+from razordeploy.compress.distill.recorders.table import RECORDERS
+from razordeploy.compress.distill.train import DATASETS
+from razordeploy.compress.distill.train import HOOKS as DISTILL_HOOKS
+from razordeploy.compress.distill.train import LOOPS as DISTILL_LOOPS
+from razordeploy.compress.nas.algorithms.table import ALGORITHMS as NAS
+from razordeploy.compress.nas.hooks import HOOKS as NAS_HOOKS
+from razordeploy.compress.nas.loops import LOOPS as NAS_LOOPS
 from razordeploy.compress.nas.search.metric_predictor import PREDICTORS
 from razordeploy.compress.nas.search.predictors import HANDLERS
 from razordeploy.compress.nas.supernets.classifier import CLASSIFIERS
@@ -27,15 +41,18 @@ from razordeploy.subnet.units.table import UNITS
 
 # Registry -> tables of name -> class or function.
 COMPONENTS: dict[str, tuple[Mapping[str, Any], ...]] = {
-    "HOOKS": (PRUNING_HOOKS,),
-    "LOOPS": (PRUNING_LOOPS, QAT_LOOPS),
+    "DATASETS": (DATASETS,),
+    "HOOKS": (PRUNING_HOOKS, DISTILL_HOOKS, NAS_HOOKS),
+    "LOOPS": (PRUNING_LOOPS, QAT_LOOPS, DISTILL_LOOPS, NAS_LOOPS),
     "MODELS": (
         *(MUTABLES, DYNAMIC_OPS, UNITS, MUTATORS, FUNCTIONS),
         *(SUPERNETS, CLASSIFIERS, OBSERVERS, FAKE_QUANTS),
-        *(PRUNING, SUB_MODELS),
+        *(PRUNING, SUB_MODELS, DISTILLATION, NAS),
+        *(LOSSES, CONNECTORS, DISTILLERS, GENERATORS),
     ),
     "MODEL_WRAPPERS": (MODEL_WRAPPERS,),
-    "TASK_UTILS": (TASK_UTILS, PREDICTORS, HANDLERS),
+    "OPTIM_WRAPPER_CONSTRUCTORS": (OPTIM_WRAPPER_CONSTRUCTORS,),
+    "TASK_UTILS": (TASK_UTILS, PREDICTORS, HANDLERS, RECORDERS, DELIVERIES),
 }
 
 for _name, _tables in COMPONENTS.items():
