@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -62,11 +62,26 @@ def guarded(work: Callable[[], int | None]) -> None:
     except _ClickException as error:
         _fail(_usage_text(error), 2, error)
     except (Signalled, KeyboardInterrupt) as error:
-        code = error.exit_code if isinstance(error, Signalled) else 128 + signal.SIGINT
-        _fail("interrupted" if code == 128 + signal.SIGINT else "terminated", code, error)
+        _ended(error)
     except Exception as error:
+        signalled = _signal_behind(error)
+        if signalled is not None:
+            _ended(signalled)
         known = _unexpected(error)
         _fail(str(known), known.exit_code, error)
+
+
+def _ended(error: BaseException) -> NoReturn:
+    code = error.exit_code if isinstance(error, Signalled) else 128 + signal.SIGINT
+    _fail("interrupted" if code == 128 + signal.SIGINT else "terminated", code, error)
+
+
+def _signal_behind(error: BaseException) -> BaseException | None:
+    """The signal that a library took for a failure of its own: yapf, inside mmengine, catches everything."""
+    behind = error.__context__
+    while behind is not None and not isinstance(behind, Signalled | KeyboardInterrupt):
+        behind = behind.__context__
+    return behind
 
 
 def _run(words: Sequence[str]) -> int | None:
@@ -118,7 +133,7 @@ def _unexpected(error: Exception) -> RazorDeployError:
 _STORAGE = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EPERM, errno.EROFS}
 
 
-def _fail(text: str, code: int, error: BaseException) -> None:
+def _fail(text: str, code: int, error: BaseException) -> NoReturn:
     if os.environ.get("RAZORDEPLOY_DEBUG"):
         traceback.print_exception(error)
     print(f"error: {text}", file=sys.stderr)

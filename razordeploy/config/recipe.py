@@ -151,11 +151,18 @@ def _recipe(file: Path, config: dict[str, Any], text: str) -> Recipe:
         executor=ExecutorConfig.parse(_or_empty(config, "executor"), name),
         prune=None if prune is None else PruneConfig.parse(prune, name),
         subnet=None if subnet is None else SubnetConfig.parse(subnet, name),
-        pipeline=() if config.get("pipeline") is None else parse_stages(config["pipeline"], name),
+        pipeline=parse_stages(config["pipeline"], name) if _has_stages(config) else (),
         seed=top.integer("seed", low=0, high=2**32 - 1) or 0,
         work_dir=top.string("work_dir"),
         **{key: _raw(config, key, name) for key in _DICTS},
     )
+
+
+def _has_stages(config: Mapping[str, Any]) -> bool:
+    """Whether ``pipeline`` is ours: OpenMMLab's configs call a list of data transforms so."""
+    value = config.get("pipeline")
+    transforms = isinstance(value, list | tuple) and all(isinstance(x, Mapping) and "type" in x for x in value)
+    return value is not None and not (value and transforms)
 
 
 def _checkpoint(top: Section, model: object) -> str | None:

@@ -19,7 +19,7 @@ from mmengine.dataset import DefaultSampler
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel, is_model_wrapper
-from mmengine.registry import MODEL_WRAPPERS
+from mmengine.registry import MODEL_WRAPPERS, DefaultScope
 from mmengine.registry import OPTIMIZERS as MMENGINE_OPTIMIZERS
 from mmengine.runner import Runner
 from torch import nn
@@ -351,7 +351,8 @@ def _check_numbers(*, epochs: int, batch_size: int, lr: float) -> None:
 
 
 def close(runner: Runner) -> None:
-    """Close the run's log files."""
+    """Close the run's log files, and forget its scope: the next model to be built is of another."""
+    DefaultScope._instance_dict.pop(runner._experiment_name, None)
     # mmengine keeps its log files open until the process ends.
     for handler in runner.logger.handlers:
         if isinstance(handler, logging.FileHandler):

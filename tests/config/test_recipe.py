@@ -253,3 +253,10 @@ def test_missing_mmcls_base(write):
 def test_reading_the_module_imports_neither_torch_nor_mmengine():
     code = f"import sys, {recipe_module.__name__}; sys.exit(bool({{'torch', 'mmengine', 'yaml'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_list_of_transforms_is_no_pipeline_of_ours(write):
+    transforms = "pipeline = [dict(type='LoadImageFromFile'), dict(type='PackClsInputs')]\n"
+    assert load_recipe(write(MODEL + transforms)).pipeline == ()
+    assert [stage.stage for stage in load_recipe(write(MODEL + "pipeline = [dict(stage='ptq')]\n")).pipeline] == ["ptq"]
+    assert "stage" in message(write(MODEL + "pipeline = [dict(type='x'), dict(stag='ptq')]\n"))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from razordeploy.data.mm import registry_scope
 from razordeploy.subnet.slice import slice_model
 
 pytest.importorskip("mmcls")
@@ -37,10 +38,10 @@ class Classifier(nn.Module):
         super().__init__()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import mmcls.models  # noqa: F401
-            from mmcls.registry import MODELS
+            with registry_scope("mmcls"):
+                from mmcls.registry import MODELS
 
-            self.backbone = MODELS.build(config)
+                self.backbone = MODELS.build(config)
         self.fc = nn.Linear(channels, 4)
 
     def forward(self, x):
