@@ -44,7 +44,7 @@ class Artifact:
     """The stage that made it: train, ptq, qat, slice, openvino, ..."""
     files: Mapping[str, str]
     """Role to file name, relative to ``path``: {"graph": "model.xml", "weights": "model.bin"}."""
-    sha256: Mapping[str, str]
+    sha256: Mapping[str, str] = field(repr=False)
     """Role to the file's SHA-256 in hex."""
     inputs: tuple[TensorSpec, ...] = ()
     """In call order."""
@@ -52,11 +52,11 @@ class Artifact:
     """In return order."""
     parent: str | None = None
     """The id of the artifact it was made from; None for the first of a chain."""
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The stage's resolved parameters; part of the id."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """What was measured, unit in the key: top1 (percent), latency_ms, size_bytes."""
-    versions: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Package to version; not part of the id."""
     id: str
     """SHA-256 over kind, stage, parent, params and file hashes."""

@@ -92,6 +92,8 @@ def export_program(
     dynamic_batch: bool = True,
 ) -> Exported:
     """Export ``model`` in eval mode, with the conditions and errors of :func:`capture`, without normalising it."""
+    if not isinstance(model, torch.nn.Module):
+        raise ModelError(f"expected an nn.Module, got {type(model).__name__}")
     example_kwargs = dict(example_kwargs or {})
     # Per module: a frozen batch norm in a model that trains stays frozen.
     training = [(module, module.training) for module in model.modules()]

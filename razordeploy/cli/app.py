@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from razordeploy import __version__
 from razordeploy.errors import UsageError
 
 app = typer.Typer(
@@ -19,6 +20,21 @@ app = typer.Typer(
     epilog="Exit codes: 0 all checks held, 1 a check failed, 2 bad input, 3 something is not installed, "
     "5 storage, 70 a mistake of razordeploy itself.",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"razordeploy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None: ...
+
 
 Recipe = Annotated[
     str,

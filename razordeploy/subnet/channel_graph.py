@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -292,7 +292,7 @@ def state_names(model: torch.nn.Module) -> list[str]:
 def channel_units(
     model: torch.nn.Module, example_inputs: Any, *, example_kwargs: dict[str, Any] | None = None
 ) -> dict[str, PrunableUnit]:
-    """Prunable units of ``model`` by name, in the order of execution.
+    """Prunable units of ``model`` by name, in the order of execution, each with its channels and choices.
 
     Args:
         model: any ``nn.Module``; left as it was.
@@ -302,4 +302,5 @@ def channel_units(
     Raises:
         ModelError: the model cannot be captured.
     """
-    return channel_graph(model, example_inputs, example_kwargs).prunable
+    graph = channel_graph(model, example_inputs, example_kwargs)
+    return {name: replace(unit, choices=tuple(graph.choices(name))) for name, unit in graph.prunable.items()}

@@ -291,3 +291,13 @@ class TestInspect:
         assert result.returncode == 2
         assert result.stderr.startswith("error: no recipe 'nothing.py'; ")
         assert result.stderr.count("\n") == 1
+
+
+class TestWithoutAVerb:
+    def test_version(self, cli):
+        result = cli("--version")
+        assert (result.code, result.out) == (0, "razordeploy 0.1.0\n")
+
+    def test_as_a_module(self):
+        shown = subprocess.run([sys.executable, "-m", "razordeploy", "--version"], capture_output=True, text=True)
+        assert (shown.returncode, shown.stdout) == (0, "razordeploy 0.1.0\n")

@@ -102,3 +102,16 @@ def test_units_cannot_be_changed():
     unit = next(iter(rd.channel_units(_Heads(), torch.randn(2, 5, 12)).values()))
     with pytest.raises(AttributeError):
         unit.channels = 3
+
+
+def test_units_list_what_they_can_be_cut_to():
+    units = rd.channel_units(resnet20(), torch.randn(2, 3, 32, 32))
+    assert units["conv1_(0, 16)_16"].choices == tuple(range(1, 17))
+    for width in (1, 7):
+        small = rd.prune(resnet20(), example_inputs=torch.randn(2, 3, 32, 32), choice={"conv1_(0, 16)_16": width})
+        assert small.conv1.out_channels == width
+
+
+def test_what_is_no_module_is_refused():
+    with pytest.raises(ModelError, match="expected an nn.Module, got NoneType"):
+        rd.channel_units(None, torch.randn(2, 3, 32, 32))

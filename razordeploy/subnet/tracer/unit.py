@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -136,6 +136,8 @@ class PrunableUnit:
     statistical: bool = False
     """True: a norm, softmax, mean or sum runs over these channels, so removing one changes the others, even one whose
     members are all zero. False: removing a channel whose members are all zero changes nothing."""
+    choices: tuple[int, ...] = field(default=(), repr=False, compare=False)
+    """Numbers of ``channels`` that may stay, increasing; filled in by ``rd.channel_units``."""
 
     @property
     def prunable(self) -> bool:

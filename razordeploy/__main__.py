@@ -1,0 +1,5 @@
+"""Run the command line as `python -m razordeploy`."""
+
+from razordeploy.cli.main import main
+
+main()
