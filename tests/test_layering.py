@@ -36,6 +36,7 @@ LAYERS = (
     ("api_training",),
     ("integrations",),
     ("cli",),
+    ("__main__",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
