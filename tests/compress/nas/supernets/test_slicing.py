@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from razordeploy.compress.nas.supernets.cifar import resnet_cifar
 from razordeploy.compress.nas.supernets.digits import (
-    SupernetClassifier,
     autoformer_digits,
     bignas_digits,
     darts_digits,
@@ -17,6 +17,7 @@ from razordeploy.compress.nas.supernets.digits import (
     spos_digits,
 )
 from razordeploy.compress.nas.supernets.mobilenet_v3_slice import MobileNetV3Slice
+from razordeploy.compress.nas.supernets.pooled import SupernetClassifier
 from razordeploy.compress.nas.supernets.resnet_slice import ResNetSlice
 from razordeploy.subnet.dynamic_ops.base import DynamicMixin
 from razordeploy.subnet.fix import export_fix_subnet, load_fix_subnet
@@ -67,9 +68,16 @@ SPACES = {
     "mobilenet_slice": mobilenet_slice,
     "resnet_slice": resnet_slice,
     "resnet_slice_bottleneck": lambda: resnet_slice(50),
+    "resnet_cifar": resnet_cifar,
 }
 # Layer norms average over the kept channels alone, so a transformer has no masked form.
-MASKED = {"bignas", "bignas_resolutions", "ofa", "mobilenet_slice", "resnet_slice", "resnet_slice_bottleneck"}
+MASKED = {"bignas", "bignas_resolutions", "ofa", "mobilenet_slice", "resnet_slice", "resnet_slice_bottleneck"} | {
+    "resnet_cifar"
+}
+
+
+SIZES = {"resnet_cifar": (3, 16, 16)}
+"""Images other than grey ones of 8 by 8."""
 
 
 def prepared(name):
@@ -102,7 +110,7 @@ def subnets(name, mutator):
 @pytest.mark.parametrize("name", SPACES)
 def test_sliced_masked_and_exported_are_equal(name):
     model, mutator = prepared(name)
-    x = torch.randn(2, 1, 8, 8)
+    x = torch.randn(2, *SIZES.get(name, (1, 8, 8)))
     for choices in subnets(name, mutator):
         mutator.set_choices(choices)
         subnet, static = export_fix_subnet(model, "mutable", slice_weight=True)
