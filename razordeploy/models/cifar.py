@@ -1,5 +1,6 @@
-"""The CIFAR-10 ResNets of He et al. 2016 (arXiv 1512.03385, section 4.2), with parameter-free shortcuts (option A).
+"""Networks for 32x32 images: CIFAR-10's ResNets, and a MobileNet.
 
+The ResNets are those of He et al. 2016 (arXiv 1512.03385, section 4.2), with parameter-free shortcuts (option A).
 Module names follow the public checkpoints, whose keys carry the prefix ``module.``.
 """
 
@@ -74,3 +75,44 @@ def resnet20(num_classes: int = 10) -> CifarResNet:
 def resnet56(num_classes: int = 10) -> CifarResNet:
     """ResNet-56 for 32x32 images, 0.85 M parameters."""
     return CifarResNet(9, num_classes)
+
+
+# Output channels and stride of each depthwise separable block.
+_MOBILENET = ((32, 1), (64, 2), (64, 1), (128, 2), *3 * ((128, 1),), (256, 2), (256, 1))
+
+
+class Separable(nn.Sequential):
+    """A 3x3 convolution of each channel and a 1x1 convolution over all, each with batch norm and ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(
+            *_conv(inputs, inputs, 3, stride=stride, padding=1, groups=inputs),
+            *_conv(inputs, outputs, 1),
+        )
+
+
+class MobileNet(nn.Sequential):
+    """MobileNetV1 (Howard et al. 2017, arXiv 1704.04861, table 1) with ReLU, half as wide and shallower, for 32x32."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        blocks, width = [], 16
+        for outputs, stride in _MOBILENET:
+            blocks.append(Separable(width, outputs, stride))
+            width = outputs
+        super().__init__(
+            *_conv(3, 16, 3, padding=1),
+            *blocks,
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes)),
+        )
+
+
+def _conv(inputs: int, outputs: int, size: int, **options: int) -> tuple[nn.Module, ...]:
+    return (
+        nn.Conv2d(inputs, outputs, size, bias=False, **options),  # type: ignore[arg-type]
+        *(nn.BatchNorm2d(outputs), nn.ReLU()),
+    )
+
+
+def mobilenet(num_classes: int = 10) -> MobileNet:
+    """MobileNet for 32x32 images: 19 convolutions, 10 M multiply-accumulates, 0.17 M parameters."""
+    return MobileNet(num_classes)

@@ -28,6 +28,7 @@ W4A8: dict[str, list[dict[str, Any]]] = {
     "bias correction": [{"type": "BiasCorrection"}],
     "AdaRound": [{"type": "AdaRound"}],
     "BRECQ": [{"type": "BRECQ"}],
+    "BRECQ, no Fisher": [{"type": "BRECQ", "fisher": False}],
     "QDrop": [{"type": "QDrop"}],
     "LSQ blocks": [{"type": "LSQFinetune"}],
 }

@@ -73,6 +73,8 @@ class BRECQ(_Reconstruction):
     """A block of more layers is treated layer by layer."""
     regularization: float = 2.0
     """Weight of f_reg beside the error relative to that of nearest rounding."""
+    fisher: bool = True
+    """True: errors of a block count by the squared gradients of the model's loss (equation 10); False: all alike."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,15 +91,17 @@ class BRECQ(_Reconstruction):
             learn_activations=self.scale_lr > 0,
             drop=self.drop,
             regularization=self.regularization,
+            fisher=self.fisher,
         )
         _each(draft, work, self.samples, options, lambda wanted: _blocks(draft, wanted, self.max_layers), "BRECQ")
 
 
 @dataclass(frozen=True, kw_only=True)
 class QDrop(BRECQ):
-    """BRECQ whose steps leave half of the activations unrounded (Wei et al. 2022)."""
+    """BRECQ whose steps leave half of the activations unrounded (Wei et al. 2022), all errors alike as there."""
 
     drop: float = 0.5
+    fisher: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Learn rounding, weights or scales so that a part of the network gives what its float twin gives.
 
-AdaRound (Nagel et al. 2020, equation 25) treats one layer after the other; BRECQ (Li et al. 2021, equation 10 with the
-Fisher weights left out) treats residual blocks; QDrop (Wei et al. 2022, section 4.2) lets activations at random
-unrounded; with learned scales it is the block-wise fine-tuning of LSQ (Esser et al. 2020).
+AdaRound (Nagel et al. 2020, equation 25) treats one layer after the other; BRECQ (Li et al. 2021, equation 10) treats
+residual blocks, and weighs errors by the Fisher information; QDrop (Wei et al. 2022, section 4.2) leaves activations at
+random unrounded; with learned scales it is the block-wise fine-tuning of LSQ (Esser et al. 2020).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from razordeploy.quantization.algorithms.blocks import Part
+from razordeploy.quantization.algorithms.fisher import fisher_weights
 from razordeploy.quantization.algorithms.layers import Layer, layer_of
 from razordeploy.quantization.algorithms.rounding import SoftRounding, beta_at
 from razordeploy.quantization.algorithms.walk import Values, Walk
@@ -44,6 +45,32 @@ class Options:
     regularization: float = 2.0
     """Weight of f_reg beside the error relative to that of nearest rounding: lambda of equation 21, in units that do
     not depend on the range of the outputs."""
+    fisher: bool = False
+    """True: squared errors count by the squared gradients of the model's loss (BRECQ, equation 10)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What a part is to give."""
+
+    targets: Values
+    """Its output in the float model, one entry a batch."""
+    weights: Values | None = None
+    """How much each element's squared error counts, in the same shapes; None: all alike."""
+
+    def loss(self, found: Tensor, batch: int) -> Tensor:
+        """Squared error, weighed, summed over channels and averaged over samples and places."""
+        square = (found - self.targets[batch]).square()
+        if self.weights is not None:
+            square = square * self.weights[batch]
+        return square.mean() * _channels(square)
+
+    def error(self, found: Tensor, batch: int) -> float:
+        """The weighed squared error's sum."""
+        square = (found - self.targets[batch]).double().square()
+        if self.weights is not None:
+            square = square * self.weights[batch]
+        return float(square.sum())
 
 
 @dataclass(kw_only=True)
@@ -72,14 +99,15 @@ def reconstruct(walk: Walk, part: Part, held: Mapping[fx.Node, tuple[Values, Val
     if not (learned.weights or learned.values or learned.grids):
         return 1.0
     targets = walk.floats[part.output]
-    before = _error(walk, part, held, targets, None)
+    goal = Goal(targets=targets, weights=fisher_weights(walk, part.output) if options.fisher else None)
+    before = _error(walk, part, held, goal)
     if before == 0:
         return 1.0
     kept = _snapshot(draft, learned)
     unit = before / sum(t.numel() // _channels(t) for t in targets)
-    _train(walk, part, held, targets, learned, options, unit)
+    _train(walk, part, held, goal, learned, options, unit)
     _write(draft, learned)
-    after = _error(walk, part, held, targets, None)
+    after = _error(walk, part, held, goal)
     if after > before:  # never worse than what was there
         _restore(draft, kept)
         return 1.0
@@ -140,7 +168,7 @@ def _train(
     walk: Walk,
     part: Part,
     held: Mapping[fx.Node, tuple[Values, Values]],
-    targets: Values,
+    goal: Goal,
     learned: _Learned,
     options: Options,
     unit: float,
@@ -167,13 +195,13 @@ def _train(
 
     for step in range(options.steps):
         walk.work.pause()
-        order = order or torch.randperm(len(targets), generator=generator).tolist()
+        order = order or torch.randperm(len(goal.targets), generator=generator).tolist()
         i = order.pop()
         inputs = {
             source: _dropped(floats[i], rounded[i], options.drop, generator)
             for source, (floats, rounded) in held.items()
         }
-        loss = _loss(run_part(part, inputs, read, constant), targets[i]) / unit
+        loss = goal.loss(run_part(part, inputs, read, constant), i) / unit
         beta = beta_at(step, options.steps)
         if beta is not None and learned.weights:
             penalty = torch.stack([w.regularizer(beta) for w in learned.weights.values()]).sum()
@@ -202,11 +230,6 @@ def _dropped(value: Any, rounded: Any, drop: float, generator: torch.Generator) 
     return torch.where(torch.rand(value.shape, generator=generator) < drop, value, rounded)
 
 
-def _loss(found: Tensor, target: Tensor) -> Tensor:
-    """Squared error, summed over channels and averaged over samples and places."""
-    return (found - target).square().mean() * _channels(target)
-
-
 def _channels(value: Tensor) -> int:
     return int(value.shape[1] if value.dim() in (2, 4, 5) else value.shape[-1])
 
@@ -216,15 +239,15 @@ def _error(
     walk: Walk,
     part: Part,
     held: Mapping[fx.Node, tuple[Values, Values]],
-    targets: Values,
-    store: Values | None,
+    goal: Goal,
+    store: Values | None = None,
 ) -> float:
     """Squared error of the part as the draft rounds it; its values are appended to ``store``."""
     total = 0.0
-    for i, target in enumerate(targets):
+    for i in range(len(goal.targets)):
         inputs = {source: rounded[i] for source, (_, rounded) in held.items()}
         found = run_part(part, inputs, walk.on_grid, walk.draft.constant)
-        total += float((found - target).double().square().sum())
+        total += goal.error(found, i)
         if store is not None:
             store.append(found)
     return total
@@ -233,7 +256,7 @@ def _error(
 def rounded_values(walk: Walk, part: Part, held: Mapping[fx.Node, tuple[Values, Values]]) -> Values:
     """Values of the part's output as the draft rounds them now."""
     found: Values = []
-    _error(walk, part, held, walk.floats[part.output], found)
+    _error(walk, part, held, Goal(targets=walk.floats[part.output]), found)
     return found
 
 
