@@ -52,7 +52,7 @@ OPTIONAL = {
         *("quantization/qat/loops.py", "quantization/qat/model.py", "quantization/qat/train.py"),
         *("compress/algorithm/*.py", "compress/*/hooks.py", "compress/*/loops.py"),
         *("compress/*/train.py", "compress/nas/algorithms/*.py", "compress/nas/supernets/classifier.py"),
-        "compress/nas/greedy_loop.py",
+        *("compress/nas/greedy_loop.py", "integrations/architecture_quant.py"),
     ),
     "mmpretrain": (),
     "nncf": (),
@@ -237,8 +237,8 @@ def _closure(imports: dict[str, list[Import]], module: str) -> set[str]:
 
 def _may_load(module: str, reached: str) -> bool:
     """Tell whether ``module`` may load ``reached``, which imports an optional package."""
-    if module == "razordeploy.integrations.mmrazor":
-        # mmengine itself imports it, at the first look-up in a registry.
+    if module in ("razordeploy.integrations.mmrazor", "razordeploy.integrations.architecture_quant"):
+        # mmengine itself imports them, at the first look-up in a registry.
         return True
     if _layer(reached) == "train" or reached.startswith(QAT):
         if module in ("razordeploy.cli.qat", "razordeploy.cli.training") or module.startswith(QAT):

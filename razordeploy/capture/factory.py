@@ -59,10 +59,10 @@ def _importing_from(folder: Path) -> Iterator[None]:
 
 def _forget_namesakes(name: str, folder: Path) -> None:
     """Drop a module that another recipe's folder has imported under the same name: it would be the wrong model."""
-    top = name.partition(".")[0]
+    top, folder = name.partition(".")[0], folder.resolve()
     local = [folder / f"{top}.py", folder / top / "__init__.py"]
     loaded = getattr(sys.modules.get(top), "__file__", None)
-    if loaded is None or Path(loaded) in local or not any(path.is_file() for path in local):
+    if loaded is None or Path(loaded).resolve() in local or not any(path.is_file() for path in local):
         return
     for key in [key for key in sys.modules if key == top or key.startswith(f"{top}.")]:
         del sys.modules[key]

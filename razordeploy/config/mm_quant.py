@@ -25,7 +25,7 @@ _MODEL_KEYS = (
 _QUANTIZER_KEYS = (
     *("type", "_scope_", "global_qconfig", "qconfig", "qconfig_mapping", "custom_qconfig", "input_layer"),
     *("output_layer", "fuse_config", "no_observer_modules", "tracer", "extra_redundant_fakequants"),
-    *("prepare_custom_config", "is_qat"),
+    *("prepare_custom_config", "is_qat", "backend"),
 )
 _FLOAT = (None, False, "float")
 
@@ -49,9 +49,9 @@ def own_sections(config: Mapping[str, Any], file: str) -> dict[str, Any]:
     model = Section.of(config["model"], file, "model", _MODEL_KEYS).values
     if not isinstance(model.get("architecture"), Mapping):
         raise RecipeError(f"{file}: expected a dict for 'model.architecture', got {model.get('architecture')!r}")
-    quantizer, backend = _quantizer(model, file)
+    backend, own = quantizer_sections(model.get("quantizer") or {}, file, "model.quantizer")
     found = dict(config)
-    found["quantize"] = {**_quantize(quantizer), **(config.get("quantize") or {})}
+    found["quantize"] = {**own, **(config.get("quantize") or {})}
     deploy = dict(config.get("deploy") or {})
     if backend is not None:
         deploy.setdefault("backends", [backend])
@@ -64,17 +64,27 @@ def own_sections(config: Mapping[str, Any], file: str) -> dict[str, Any]:
     return found
 
 
-def _quantizer(model: Mapping[str, Any], file: str) -> tuple[Section, str | None]:
-    section = Section.of(model.get("quantizer") or {}, file, "model.quantizer", _QUANTIZER_KEYS)
+def quantizer_sections(config: Mapping[str, Any], file: str, where: str) -> tuple[str | None, dict[str, Any]]:
+    """The backend that a quantizer's config stands for, if it names one, and its ``quantize`` section.
+
+    Args:
+        config: ``type`` and the quantizer's own keys.
+        file: what is read, for messages.
+        where: place of ``config`` in it, for messages.
+
+    Raises:
+        RecipeError: an unknown quantizer or key, or one that cannot be carried over.
+    """
+    section = Section.of(config, file, where, _QUANTIZER_KEYS)
     name = str(section.values.get("type")).rpartition(".")[2]
     if name not in QUANTIZERS:
         raise RecipeError(f"{file}: unknown quantizer '{section.values.get('type')}'", hint=nearest(name, QUANTIZERS))
     if section.values.get("no_observer_modules"):
         raise RecipeError(
-            f"{file}: 'model.quantizer.no_observer_modules' names classes, and module names are wanted here",
+            f"{file}: '{where}.no_observer_modules' names classes, and module names are wanted here",
             hint="quantize=dict(skip=['backbone.layer1', ...]) leaves modules in float",
         )
-    return section, QUANTIZERS[name]
+    return section.string("backend") or QUANTIZERS[name], _quantize(section)
 
 
 def _quantize(quantizer: Section) -> dict[str, Any]:

@@ -29,6 +29,9 @@ from razordeploy.compress.pruning.algorithms.group_fisher import SUB_MODELS
 from razordeploy.compress.pruning.algorithms.table import ALGORITHMS as PRUNING
 from razordeploy.compress.pruning.hooks import HOOKS as PRUNING_HOOKS
 from razordeploy.compress.pruning.loops import LOOPS as PRUNING_LOOPS
+from razordeploy.integrations.architecture_quant import ALGORITHMS as QUANTIZATION
+from razordeploy.integrations.architecture_quant import WRAPPERS
+from razordeploy.integrations.quantizers import QUANTIZERS
 from razordeploy.quantization.fake_quants.table import FAKE_QUANTS
 from razordeploy.quantization.observers.table import OBSERVERS
 from razordeploy.quantization.qat.loops import LOOPS as QAT_LOOPS
@@ -49,8 +52,9 @@ COMPONENTS: dict[str, tuple[Mapping[str, Any], ...]] = {
         *(SUPERNETS, CLASSIFIERS, OBSERVERS, FAKE_QUANTS),
         *(PRUNING, SUB_MODELS, DISTILLATION, NAS),
         *(LOSSES, CONNECTORS, DISTILLERS, GENERATORS),
+        *(QUANTIZERS, QUANTIZATION),
     ),
-    "MODEL_WRAPPERS": (MODEL_WRAPPERS,),
+    "MODEL_WRAPPERS": (MODEL_WRAPPERS, WRAPPERS),
     "OPTIM_WRAPPER_CONSTRUCTORS": (OPTIM_WRAPPER_CONSTRUCTORS,),
     "TASK_UTILS": (TASK_UTILS, PREDICTORS, HANDLERS, RECORDERS, DELIVERIES),
 }

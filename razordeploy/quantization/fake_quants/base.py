@@ -102,6 +102,13 @@ class FakeQuantizeBase(GrowingState):
         self.initialized_flag.fill_(True)
         self._stale = False
 
+    def forget(self) -> None:
+        """Have no scale, and nothing observed; a fixed scale stays."""
+        if self.observer.needs_data:
+            self.observer.reset()
+            self.initialized_flag.fill_(False)
+            self._stale = False
+
     def forward(self, x: Tensor) -> Tensor:
         """Observe ``x`` and round it to the grid, as the switches say; shape and dtype stay."""
         if self.observer_enabled:

@@ -57,9 +57,7 @@ class FoldedLayer(nn.Module):
         self.relative = quantizer is not None and quantizer.scheme.ch_axis == 0
         if quantizer is not None and self.relative:
             start = quantizer.qparams
-            factor = self._factor().detach().abs()
-            unit = torch.where(factor > _TINY, factor, torch.ones_like(factor))
-            quantizer.set_qparams(replace(start, scale=start.scale / unit))
+            quantizer.set_qparams(replace(start, scale=start.scale / self.unit()))
 
     @torch.no_grad()
     def exported(self) -> tuple[Tensor, Tensor]:
@@ -70,10 +68,13 @@ class FoldedLayer(nn.Module):
     @torch.no_grad()
     def exported_grid(self, own: QParams) -> QParams:
         """The grid of the exported weight, from that of the quantizer."""
-        if not self.relative:
-            return own
+        return replace(own, scale=own.scale * self.unit()) if self.relative else own
+
+    @torch.no_grad()
+    def unit(self) -> Tensor:
+        """``|f|``, which relative scales are in units of; 1 where it is 0: (C_out,)."""
         factor = self._factor().abs()
-        return replace(own, scale=own.scale * torch.where(factor > _TINY, factor, torch.ones_like(factor)))
+        return torch.where(factor > _TINY, factor, torch.ones_like(factor))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, ...) -> (N, C_out, ...)."""
