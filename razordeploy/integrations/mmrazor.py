@@ -10,6 +10,7 @@ from razordeploy.compress.algorithm.step import MODEL_WRAPPERS
 from razordeploy.compress.algorithm.train import OPTIM_WRAPPER_CONSTRUCTORS
 from razordeploy.compress.distill.algorithms.table import ALGORITHMS as DISTILLATION
 from razordeploy.compress.distill.connectors.table import CONNECTORS
+from razordeploy.compress.distill.crd_dataset import TRANSFORMS as CRD_TRANSFORMS
 from razordeploy.compress.distill.deliveries.manager import DELIVERIES
 from razordeploy.compress.distill.distillers.table import DISTILLERS
 from razordeploy.compress.distill.generators.generator import GENERATORS
@@ -29,9 +30,11 @@ from razordeploy.compress.pruning.algorithms.group_fisher import SUB_MODELS
 from razordeploy.compress.pruning.algorithms.table import ALGORITHMS as PRUNING
 from razordeploy.compress.pruning.hooks import HOOKS as PRUNING_HOOKS
 from razordeploy.compress.pruning.loops import LOOPS as PRUNING_LOOPS
+from razordeploy.data.auto_augment import TRANSFORMS as AUTO_AUGMENT
 from razordeploy.integrations.architecture_quant import ALGORITHMS as QUANTIZATION
 from razordeploy.integrations.architecture_quant import WRAPPERS
 from razordeploy.integrations.quantizers import QUANTIZERS
+from razordeploy.models.wide_resnet import BACKBONES
 from razordeploy.quantization.fake_quants.table import FAKE_QUANTS
 from razordeploy.quantization.observers.table import OBSERVERS
 from razordeploy.quantization.qat.loops import LOOPS as QAT_LOOPS
@@ -49,7 +52,7 @@ COMPONENTS: dict[str, tuple[Mapping[str, Any], ...]] = {
     "LOOPS": (PRUNING_LOOPS, QAT_LOOPS, DISTILL_LOOPS, NAS_LOOPS),
     "MODELS": (
         *(MUTABLES, DYNAMIC_OPS, UNITS, MUTATORS, FUNCTIONS),
-        *(SUPERNETS, CLASSIFIERS, OBSERVERS, FAKE_QUANTS),
+        *(SUPERNETS, CLASSIFIERS, BACKBONES, OBSERVERS, FAKE_QUANTS),
         *(PRUNING, SUB_MODELS, DISTILLATION, NAS),
         *(LOSSES, CONNECTORS, DISTILLERS, GENERATORS),
         *(QUANTIZERS, QUANTIZATION),
@@ -57,6 +60,7 @@ COMPONENTS: dict[str, tuple[Mapping[str, Any], ...]] = {
     "MODEL_WRAPPERS": (MODEL_WRAPPERS, WRAPPERS),
     "OPTIM_WRAPPER_CONSTRUCTORS": (OPTIM_WRAPPER_CONSTRUCTORS,),
     "TASK_UTILS": (TASK_UTILS, PREDICTORS, HANDLERS, RECORDERS, DELIVERIES),
+    "TRANSFORMS": (AUTO_AUGMENT, CRD_TRANSFORMS),
 }
 
 for _name, _tables in COMPONENTS.items():

@@ -1,10 +1,12 @@
 """What distillation gains: digits with wrong labels, every method against the student alone, five seeds.
 
-python tools/bench/distill.py [--seeds 5] [--epochs 10] [--noise 0.4] [--methods KD,FitNets] [--overhead]
+python tools/bench/distill.py [--seeds 5] [--epochs 10] [--noise 0.4] [--methods KD,FitNets] [--data-free | --overhead]
 
 The teachers learn from the right labels. All students take the same steps over the same images, of whose labels
 ``--noise`` are wrong. Printed are the means of top-1 on the 355 held-out images and half the width of their 95 %
 confidence interval (Student's t), then the gain over the student alone of the same seed, with its own interval.
+``--data-free`` compares the methods that see no image: their students take 2,200 steps on generated batches, one
+more on noise of the images' mean and deviation, and one on the images; all learn from the teacher alone.
 ``--overhead`` times a training step with recorders and losses against one that calls student and teacher only.
 """
 
@@ -26,8 +28,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from distill_methods import methods
+from distill_methods import STUDENTS, TRAINING_IMAGES, data_free, methods
 
+from razordeploy.capture.factory import resolve_factory
 from razordeploy.compress.distill.train import build_algorithm, train_distillation
 from razordeploy.config.recipe import load_recipe
 from razordeploy.data.digits import Digits
@@ -52,9 +55,15 @@ def digits(split: str, noise: float = 0.0, seed: int = 0) -> list[tuple[torch.Te
     return [(images, labels)]
 
 
-def top1(path: Path, width: int) -> float:
+def noise(count: int = TRAINING_IMAGES) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Pixels of a normal distribution, and labels that say nothing."""
+    generator = torch.Generator().manual_seed(0)
+    return [(torch.randn(count, 1, 8, 8, generator=generator), torch.zeros(count, dtype=torch.int64))]
+
+
+def top1(path: Path, width: int, factory: str = "razordeploy.models.digits:resnet8") -> float:
     """Percent of the held-out images."""
-    model = resnet8(width=width)
+    model = resolve_factory(factory, Path(__file__).parent)(width=width)
     model.load_state_dict(torch.load(path, weights_only=True))
     ((images, labels),) = digits("test")
     with torch.no_grad():
@@ -105,6 +114,47 @@ def student_alone(folder: Path, seed: int, options: argparse.Namespace) -> float
     return top1(quietly(train_float, resnet8(width=STUDENT), source, work_dir=folder, **keywords), STUDENT)
 
 
+def free_table(options: argparse.Namespace) -> None:
+    """One row per method that sees no image, and what there is to compare with."""
+    free = ("DAFL", "DFAD", "ZSKT")
+    scores: dict[str, list[float]] = {name: [] for name in ("teacher", "on the images", "on noise", *free)}
+    for seed in range(options.seeds):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            teacher = trained_teacher(folder / "teacher", seed, options)
+            scores["teacher"].append(top1(teacher, TEACHER))
+            kd = methods(STUDENT, TEACHER, [str(teacher)] * 2)["KD"] | {"calculate_student_loss": False}
+            known = data_free(STUDENT, TEACHER, str(teacher))
+            runs = {"on the images": (kd, "digits"), "on noise": (kd, "noise")} | {
+                n: (known[n], "digits") for n in free
+            }
+            for name, (model, data) in runs.items():
+                file = recipe_file(folder, model, seed, options)
+                # One batch is 64 of 1,442 images, 22 an epoch; data-free methods take several student steps for each.
+                epochs = 100 // model.get("student_iter", 1)
+                extra = [f"train['epochs'] = {epochs}"]
+                if data == "noise":
+                    extra.append("data = {'type': 'distill:noise'}")
+                if name in free:
+                    extra.append(f"optim_wrapper = {_two_optimizers()!r}")
+                file.write_text(file.read_text() + "\n".join(extra) + "\n")
+                path = quietly(train_distillation, load_recipe(file), work_dir=folder / name)
+                scores[name].append(top1(path, STUDENT))
+        print(f"seed {seed}: " + ", ".join(f"{name} {values[-1]:.2f}" for name, values in scores.items()), flush=True)
+    print(f"\n{'':<14}{'top-1':>7}{'+-':>7}")
+    for name, values in scores.items():
+        mean, half = interval(values)
+        print(f"{name:<14}{mean:>7.2f}{half:>7.2f}")
+
+
+def _two_optimizers() -> dict[str, Any]:
+    return {
+        "constructor": "SeparateOptimWrapperConstructor",
+        "architecture": {"optimizer": {"type": "Adam", "lr": 2e-3}, "clip_grad": {"max_norm": 5}},
+        "generator": {"optimizer": {"type": "Adam", "lr": 1e-3}, "clip_grad": {"max_norm": 5}},
+    }
+
+
 def interval(values: list[float]) -> tuple[float, float]:
     """Mean, and half of its 95 % confidence interval."""
     if len(values) < 2:
@@ -127,7 +177,7 @@ def table(options: argparse.Namespace) -> None:
             for name in chosen:
                 recipe = load_recipe(recipe_file(folder, known[name], seed, options))
                 path = quietly(train_distillation, recipe, work_dir=folder / name)
-                scores[name].append(top1(path, STUDENT))
+                scores[name].append(top1(path, STUDENT, STUDENTS.get(name, "razordeploy.models.digits:resnet8")))
         print(f"seed {seed}: " + ", ".join(f"{name} {values[-1]:.2f}" for name, values in scores.items()), flush=True)
     print(f"\n{'':<14}{'top-1':>7}{'+-':>7}{'gain':>8}{'+-':>7}")
     for name, values in scores.items():
@@ -180,12 +230,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--noise", type=float, default=0.4)
     parser.add_argument("--methods", default="")
+    parser.add_argument("--data-free", action="store_true")
     parser.add_argument("--overhead", action="store_true")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     if options.overhead:
         overhead(options)
+    elif options.data_free:
+        free_table(options)
     else:
         table(options)
 

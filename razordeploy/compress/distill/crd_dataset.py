@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib.util
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from razordeploy.data.mm import registry_scope
 from razordeploy.errors import DataError, RecipeError
+
+_CONTRAST = ("sample_idx", "contrast_sample_idxs")
+_META = ("sample_idx", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
 
 
 class CRDDataset(Dataset[Any]):
@@ -75,6 +80,32 @@ class CRDDataset(Dataset[Any]):
         raise DataError(f"CRDDataset: {type(self.dataset).__name__} cannot tell its labels")
 
 
+class PackCRDClsInputs:
+    """Packs an image and its label as mmcls' or mmpretrain's own step does, with what contrast needs beside them.
+
+    Args:
+        meta_keys: kept with the sample, besides ``sample_idx`` and ``contrast_sample_idxs``.
+    """
+
+    def __init__(self, meta_keys: Sequence[str] = _META) -> None:
+        self.meta_keys = (*dict.fromkeys((*meta_keys, *_CONTRAST)),)
+        self._pack: Any = None
+
+    def __call__(self, results: dict[str, Any]) -> Any:
+        """``dict(img=(H, W, C), gt_label=..., ...)`` -> ``dict(inputs=(C, H, W), data_samples=...)``."""
+        if self._pack is None:
+            self._pack = self._packer()
+        return self._pack(results)
+
+    def _packer(self) -> Any:
+        scope = "mmcls" if importlib.util.find_spec("mmcls") else "mmpretrain"
+        name = {"mmcls": "PackClsInputs", "mmpretrain": "PackInputs"}[scope]
+        with registry_scope(scope):
+            from mmengine.registry import TRANSFORMS as REGISTRY
+
+            return REGISTRY.build({"type": name, "meta_keys": self.meta_keys})
+
+
 def _built(dataset: Any) -> Any:
     if not isinstance(dataset, Mapping):
         return dataset
@@ -88,3 +119,7 @@ def _share(indices: Any, percent: float) -> Any:
         return indices
     kept = max(1, round(percent * len(indices)))
     return np.random.permutation(indices)[:kept]
+
+
+TRANSFORMS: dict[str, type] = {"PackCRDClsInputs": PackCRDClsInputs}
+"""The transform that a data pipeline may name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,15 +55,20 @@ class MapStyle:
 
 
 def record_features(
-    module: nn.Module, inputs: Tensor, recorders: Mapping[str, Any], mappings: Mapping[str, Mapping[str, Any]]
+    module: nn.Module,
+    inputs: Tensor,
+    recorders: Mapping[str, Any],
+    mappings: Mapping[str, Mapping[str, Any]],
+    call: Callable[[Tensor], Any] | None = None,
 ) -> dict[str, Tensor]:
     """Features of the first image, by name.
 
     Args:
-        module: called once with ``inputs``, in eval mode.
+        module: whose layers are recorded; set to eval mode.
         inputs: (N, C, H, W).
         recorders: name -> recorder, as in a distiller.
         mappings: name of the picture -> ``dict(recorder=..., record_idx=0, data_idx=None)``.
+        call: runs ``module``; None: the module itself.
 
     Returns:
         Name -> (C, H, W).
@@ -83,8 +88,9 @@ def record_features(
                 f"mappings.{name}: no recorder '{mapping.get('recorder')}'",
                 hint=nearest(str(mapping.get("recorder")), recorders),
             )
+    module.eval()
     with torch.no_grad(), manager:
-        module.eval()(inputs)
+        (call or module)(inputs)
     found = {}
     for name, mapping in mappings.items():
         recorder = manager.get_recorder(mapping["recorder"])

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from torch import nn
@@ -18,8 +21,12 @@ from razordeploy.compress.algorithm.base import unwrap
 from razordeploy.compress.algorithm.build import build
 from razordeploy.compress.distill.connectors.factor_transfer import Paraphraser
 from razordeploy.compress.distill.distillers.configurable import ConfigurableDistiller, Record
+from razordeploy.compress.distill.feature_maps import MapStyle, draw_features, record_features
 from razordeploy.compress.distill.losses.table import LOSSES
-from razordeploy.errors import ModelError, RecipeError
+from razordeploy.errors import ModelError, RecipeError, nearest
+
+# As mmrazor's hook draws.
+_DRAWN = {"channel_reduction": "pixel_wise_max", "topk": 20, "arrangement": (4, 5), "resize_shape": None, "alpha": 0.5}
 
 
 class StopDistillHook(Hook):
@@ -108,6 +115,127 @@ def waiting_connectors(distiller: ConfigurableDistiller) -> dict[str, tuple[Para
                 ):
                     found[str(record.connector)] = (connector, record)
     return found
+
+
+class RazorVisualizationHook(Hook):
+    """Draws what recorders keep of a few validation images, after every ``interval`` epochs.
+
+    A sheet is written for each image, ``data_idx<i>_epoch<n>.png``, and given to the run's visualizer.
+
+    Args:
+        recorders: name -> recorder, as in a distiller; paths start at the model that is trained, or at the
+            ``architecture`` of an algorithm.
+        mappings: name of the picture -> ``dict(recorder=..., record_idx=0, data_idx=None)``.
+        enabled: False: draw nothing.
+        data_idx: numbers of images in the validation data.
+        interval: epochs between two drawings.
+        show: taken for mmrazor's sake; nothing is shown, the files are what there is.
+        wait_time: as ``show``.
+        out_dir: default: ``vis_data`` in the work dir.
+        file_client_args: taken for mmrazor's sake.
+        is_overlaid: draw over the image.
+        visualization_cfg: ``channel_reduction``, ``topk``, ``arrangement``, ``resize_shape``, ``alpha`` of
+            ``MapStyle``.
+        use_norm: subtract each channel's mean and divide by its deviation first.
+        style: the keys of ``visualization_cfg``, one by one.
+
+    Raises:
+        RecipeError: no recorders or mappings, or an unknown key.
+    """
+
+    priority = "LOW"
+
+    def __init__(
+        self,
+        recorders: Mapping[str, Any],
+        mappings: Mapping[str, Mapping[str, Any]],
+        enabled: bool = True,
+        data_idx: int | Sequence[int] = 0,
+        interval: int = 1,
+        show: bool = False,
+        wait_time: float = 0.1,
+        out_dir: str | None = None,
+        file_client_args: Any = None,
+        is_overlaid: bool = True,
+        visualization_cfg: Mapping[str, Any] | None = None,
+        use_norm: bool = False,
+        **style: Any,
+    ) -> None:
+        chosen = {**_DRAWN, **(visualization_cfg or {}), **style}
+        known = [field.name for field in fields(MapStyle) if field.name not in ("use_norm", "overlaid")]
+        for key in chosen:
+            if key not in known:
+                raise RecipeError(f"RazorVisualizationHook has no keyword '{key}'", hint=nearest(key, known))
+        if not recorders or not mappings or interval < 1:
+            raise RecipeError("RazorVisualizationHook: expected recorders, mappings and an interval of 1 or more")
+        for key in ("arrangement", "resize_shape"):
+            chosen[key] = tuple(chosen[key]) if chosen.get(key) is not None else None
+        self.style = MapStyle(use_norm=use_norm, overlaid=is_overlaid, **chosen)
+        self.recorders, self.mappings, self.enabled = dict(recorders), dict(mappings), enabled
+        self.data_idx = [data_idx] if isinstance(data_idx, int) else list(data_idx)
+        self.interval, self.out_dir, self.show = interval, out_dir, show
+
+    def before_train(self, runner: Any) -> None:
+        """Say what is not done, and refuse what cannot be recorded.
+
+        Raises:
+            RecipeError, ModelError: what is recorded is not there, or is no map.
+        """
+        if self.show:
+            runner.logger.warning("RazorVisualizationHook: show=True is ignored; pictures are written to files")
+        if self.enabled:
+            self._features(runner, self.data_idx[0])
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Draw."""
+        if not self.enabled or runner.epoch % self.interval or not is_main_process():
+            return
+        folder = Path(self.out_dir or Path(runner.work_dir) / "vis_data")
+        for index in self.data_idx:
+            image, features = self._features(runner, index)
+            name = f"data_idx{index}_epoch{runner.epoch}"
+            file = draw_features(image, {"model": features}, self.style, folder / f"{name}.png")
+            _to_visualizer(runner, name, file)
+
+    def _features(self, runner: Any, index: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """An image (C, H, W) as the model is given it, and its maps; the model stays in its modes."""
+        model: Any = unwrap(runner.model)
+        modes = [(module, module.training) for module in model.modules()]
+        inputs, samples = _validation_image(runner, model, index)
+        part = self._part(model)
+        try:
+            found = record_features(
+                part, inputs, self.recorders, self.mappings, lambda images: part(images, samples, mode="tensor")
+            )
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        return inputs[0].cpu(), {name: feature.cpu() for name, feature in found.items()}
+
+    def _part(self, model: nn.Module) -> nn.Module:
+        """The model, or the architecture in it where the recorders' paths start there."""
+        names = {str(recorder.get("source", "")) for recorder in self.recorders.values()}
+        inner = getattr(model, "architecture", None)
+        own = dict(model.named_modules())
+        if isinstance(inner, nn.Module) and any(n not in own for n in names):
+            return inner
+        return model
+
+
+def _validation_image(runner: Any, model: Any, index: int) -> tuple[Any, Any]:
+    """One image of the validation data as the model's preprocessor gives it (1, C, H, W), and its samples."""
+    loader = runner.val_loop.dataloader if runner.val_loop is not None else runner.train_dataloader
+    if index >= len(loader.dataset):
+        raise RecipeError(f"RazorVisualizationHook: expected data_idx below {len(loader.dataset)}, got {index}")
+    data = model.data_preprocessor(loader.collate_fn([loader.dataset[index]]), False)
+    return data["inputs"], data.get("data_samples", data.get("targets"))
+
+
+def _to_visualizer(runner: Any, name: str, file: Path) -> None:
+    from matplotlib.image import imread
+
+    picture = np.asarray(imread(file))[..., :3]
+    runner.visualizer.add_image(name, (picture * 255).round().astype(np.uint8), step=runner.iter)
 
 
 class CheckFirstBatch(Hook):

@@ -12,13 +12,19 @@ from razordeploy.compress.algorithm.train import build_algorithm as build_from
 from razordeploy.compress.algorithm.train import train_algorithm
 from razordeploy.compress.distill.algorithms.table import ALGORITHMS
 from razordeploy.compress.distill.crd_dataset import CRDDataset
-from razordeploy.compress.distill.hooks import CheckFirstBatch, ConnectorPretrainHook, StopDistillHook
+from razordeploy.compress.distill.hooks import (
+    CheckFirstBatch,
+    ConnectorPretrainHook,
+    RazorVisualizationHook,
+    StopDistillHook,
+)
 from razordeploy.compress.distill.loops import SelfDistillValLoop, SingleTeacherDistillValLoop
 from razordeploy.config.recipe import Recipe
 
 CHECKPOINT = "student.pth"
 HOOKS: dict[str, type[Hook]] = {
     "ConnectorPretrainHook": ConnectorPretrainHook,
+    "RazorVisualizationHook": RazorVisualizationHook,
     "StopDistillHook": StopDistillHook,
 }
 LOOPS: dict[str, type] = {

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mmengine.structures import BaseDataElement
 
+import razordeploy.registry  # noqa: F401  (makes the scope known)
 from razordeploy.compress.distill.crd_dataset import CRDDataset
 from razordeploy.errors import DataError, RecipeError
 
@@ -64,3 +65,21 @@ def test_wrong_use():
         CRDDataset(Plain(np.zeros(4)))
     with pytest.raises(DataError, match="list cannot tell its labels"):
         CRDDataset([1, 2])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_packed_with_what_contrast_needs():
+    pytest.importorskip("mmcls")
+    from mmengine.registry import TRANSFORMS
+
+    pack = TRANSFORMS.build({"type": "mmrazor.PackCRDClsInputs", "meta_keys": ("img_shape",)})
+    contrast = np.array([7, 1, 2])
+    results = {"img": np.zeros((4, 5, 3), np.uint8), "gt_label": 2, "sample_idx": 7, "img_shape": (4, 5)}
+    packed = pack({**results, "contrast_sample_idxs": contrast})
+    sample = packed["data_samples"]
+    assert packed["inputs"].shape == (3, 4, 5) and int(sample.gt_label.label) == 2
+    assert sample.sample_idx == 7 and sample.img_shape == (4, 5)
+    assert np.array_equal(sample.contrast_sample_idxs, contrast)
+    # The data set draws its own afterwards.
+    sample.set_metainfo({"sample_idx": 8, "contrast_sample_idxs": contrast + 1})
+    assert sample.sample_idx == 8

@@ -132,6 +132,73 @@ class DartsSubnetClsHead(_LinearHead):
         return losses
 
 
+class DeiTClsHead(_LinearHead):
+    """A head for the class token and one for the distillation token, whose mean is the answer.
+
+    Training data-efficient image transformers (Touvron et al. 2021, arXiv 2012.12877), section 4. In training the
+    answer is the class token's, which the labels teach; what the other head says is for a recorder, at
+    ``layers.head_dist``. mmcls' head of this name warns that it cannot be trained.
+
+    Args:
+        num_classes: classes.
+        in_channels: of both tokens.
+        hidden_dim: of a layer before both heads; None: there is none.
+        act_cfg: ``dict(type=...)``, an activation of ``torch.nn`` after that layer.
+        loss: as of ``DynamicLinearClsHead``, and so are ``topk``, ``cal_acc`` and ``init_cfg``.
+        topk: see there.
+        cal_acc: see there.
+        init_cfg: see there.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        hidden_dim: int | None = None,
+        act_cfg: Mapping[str, Any] | None = None,
+        loss: Mapping[str, Any] | None = None,
+        topk: Sequence[int] = (1,),
+        cal_acc: bool = False,
+        init_cfg: Any = None,
+    ) -> None:
+        super().__init__(loss, topk, cal_acc)
+        parts: dict[str, nn.Module] = {}
+        if hidden_dim is not None:
+            activation: type[nn.Module] = getattr(nn, str((act_cfg or {}).get("type", "Tanh")))
+            parts |= {"pre_logits": nn.Linear(in_channels, hidden_dim), "act": activation()}
+        for name in ("head", "head_dist"):
+            linear = nn.Linear(hidden_dim or in_channels, num_classes)
+            # As mmcls does: a new head says nothing.
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+            parts[name] = linear
+        self.layers = nn.ModuleDict(parts)
+
+    def tokens(self, feats: Any) -> tuple[Tensor, Tensor]:
+        """Features of a backbone with a distillation token -> both tokens (N, C), before the heads.
+
+        Raises:
+            ModelError: the backbone has no such token.
+        """
+        last = feats[-1] if isinstance(feats, tuple | list) else feats
+        if not isinstance(last, tuple | list) or len(last) != 3:
+            raise ModelError(
+                "DeiTClsHead: expected (patch tokens, class token, distillation token) from the backbone",
+                hint="backbone=dict(type='DistilledVisionTransformer', ...)",
+            )
+        found: list[Tensor] = list(last[1:])
+        if "act" in self.layers:
+            found = [self.layers["act"](self.layers["pre_logits"](token)) for token in found]
+        return found[0], found[1]
+
+    def forward(self, feats: Any) -> Tensor:
+        """Features -> logits (N, classes)."""
+        class_token, distillation_token = self.tokens(feats)
+        own: Tensor = self.layers["head"](class_token)
+        taught: Tensor = self.layers["head_dist"](distillation_token)
+        return own if self.training else (own + taught) / 2
+
+
 class SqueezeMeanPoolingWithDropout(nn.Module):
     """The mean over all positions, and dropout.
 
@@ -191,6 +258,7 @@ def gather_targets(data_samples: Any) -> Tensor:
 
 HEADS: dict[str, type[nn.Module]] = {
     "DartsSubnetClsHead": DartsSubnetClsHead,
+    "DeiTClsHead": DeiTClsHead,
     "DynamicLinearClsHead": DynamicLinearClsHead,
     "SqueezeMeanPoolingWithDropout": SqueezeMeanPoolingWithDropout,
 }
