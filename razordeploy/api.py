@@ -109,11 +109,12 @@ def ptq(
     module, inputs, section = _opened(model, as_inputs(example_inputs), section)
     arguments = argument_names(module, len(inputs))
     asked = QuantizeConfig.parse(dict(quantize or {}), "ptq")
+    keep_all = recover or bool(asked.algorithms) or asked.placement == "measured"
     with WorkDir(out_dir) as work:
         job = PTQJob(
             model=module,
             example_inputs=inputs,
-            calibration=Stream(calibration, arguments, keep_all=recover or bool(asked.algorithms)),
+            calibration=Stream(calibration, arguments, keep_all=keep_all),
             evaluation=None if evaluation is None else Stream(evaluation, arguments, keep_all=True),
             metric=metric,
             backends=names,

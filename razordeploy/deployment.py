@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -68,15 +68,16 @@ class Deployment:
             entry["usage"] = usage_text(backend.spec, target, files, inputs, job.deploy.batch_size)
         return Artifact.load(target), entry
 
-    def export_job(self, backend: Backend, draft: Draft, folder: Path) -> ExportJob:
+    def export_job(self, backend: Backend, draft: Draft, folder: Path, *, with_twin: bool = True) -> ExportJob:
         """What the backend's exporter gets: the draft, and the float model as its twin."""
         options = {"batch_size": self.job.deploy.batch_size, "max_batch": self.job.deploy.max_batch}
         shared: dict[str, Any] = {"plan": draft.plan, "params": draft.params, "out_dir": folder, "options": options}
+        shared["with_twin"] = with_twin
         if not draft.own:
             return ExportJob(captured=draft.captured, marked=self.marked, **shared)
         return ExportJob(
             captured=draft.captured,
-            marked=marked_once(self.job, draft.captured, [backend], {backend.name: draft.plan}),
+            marked=marked_once(self.job, draft.captured, [backend], [draft.plan]),
             float_captured=self.captured,
             float_marked=self.marked,
             **shared,
@@ -106,19 +107,17 @@ class Deployment:
         )
 
 
-def marked_once(
-    job: PTQJob, captured: CapturedModel, backends: Sequence[Backend], plans: Mapping[str, QuantPlan]
-) -> Any:
-    """The ONNX export with marks for all of ``plans``; None where no backend reads ONNX."""
-    readers = [b for b in backends if b.needs_onnx]
+def marked_once(job: PTQJob, captured: CapturedModel, backends: Sequence[Backend], plans: Iterable[QuantPlan]) -> Any:
+    """The ONNX export with marks for all of ``plans`` of backends that read ONNX; None where none does."""
+    readers = {b.name: b for b in backends if b.needs_onnx}
     if not readers:
         return None
     from razordeploy.backends.onnx_passes.export import export_marked
 
     return export_marked(
         captured,
-        [plans[b.name] for b in readers],
-        opset=max(b.spec.opset for b in readers),
+        [plan for plan in plans if plan.backend in readers],
+        opset=max(b.spec.opset for b in readers.values()),
         input_names=job.deploy.input_names,
         output_names=job.deploy.output_names,
     )

@@ -8,6 +8,7 @@ from razordeploy.backends.base import Backend
 from razordeploy.capture.export import capture
 from razordeploy.capture.graph import CapturedModel
 from razordeploy.config.sections import DeployConfig
+from razordeploy.cost_aware import placed_by_cost
 from razordeploy.deployment import Deployment, marked_once
 from razordeploy.each_backend import Made, Timer, make_each, open_backends
 from razordeploy.errors import ModelError, RecipeError, UsageError
@@ -52,7 +53,7 @@ def run_ptq(job: PTQJob) -> PTQResult:
             drafts = improve_all(job, prepared, work_on(job, captured, notes))
     with timer("export"):
         begin(job, "export")
-        marked = marked_once(job, captured, backends, {name: d.plan for name, d in prepared.drafts.items()})
+        marked = marked_once(job, captured, backends, [d.plan for d in prepared.drafts.values()])
     begin(job, "evaluate the float model")
     float_metrics = evaluate_float(job, captured, calibration.seen, notes)
     deployment = Deployment(job=job, captured=captured, float_metrics=float_metrics, marked=marked)
@@ -61,11 +62,14 @@ def run_ptq(job: PTQJob) -> PTQResult:
         draft = drafts[backend.name]
         if not any(op.int8 for op in draft.plan.ops):
             notes.append(f"{backend.name}: no operation of the model can be quantized: the engine computes in float")
-        made = deployment.make(backend, draft)
+        placed = placed_by_cost(deployment, backend, draft, calibration.head, notes)
+        made = placed.deployment.make(backend, placed.draft)
         if job.recover:
-            made = recovered(deployment, backend, draft, made, work_on(job, captured, []), job.finetune)
+            work = work_on(job, captured, [])
+            made = recovered(placed.deployment, backend, placed.draft, made, work, job.finetune)
         artifact, entry = made
-        entry["seconds"] = {**timer.seconds, **entry["seconds"]}
+        entry.update(placed.entry)
+        entry["seconds"] = {**timer.seconds, **placed.seconds, **entry["seconds"]}
         entry["calibration"] = {"samples": calibration.statistics.samples, "seconds": timer.seconds["calibrate"]}
         return artifact, entry
 

@@ -80,7 +80,7 @@ def run_qat(job: QATJob) -> PTQResult:
         return PTQResult(artifacts={}, backends={}, warnings=[], errors={})
     with timer("export"):
         begin(job, "export")
-        marked = marked_once(job, captured, backends, {name: d.plan for name, d in prepared.drafts.items()})
+        marked = marked_once(job, captured, backends, [d.plan for d in prepared.drafts.values()])
     begin(job, "evaluate the float model")
     float_metrics = evaluate_float(job, captured, prepared.calibration.seen, notes)
     deployment = Deployment(job=job, captured=captured, float_metrics=float_metrics, marked=marked, stage="qat")

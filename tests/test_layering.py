@@ -26,7 +26,7 @@ LAYERS = (
     ("job",),
     ("each_backend", "source", "validation"),
     ("deployment", "preparation", "recovery_state"),
-    ("recovery",),
+    ("cost_aware", "recovery"),
     ("analysis", "conversion", "pipeline", "sliced"),
     ("latency",),
     ("qat_pipeline",),

@@ -35,6 +35,15 @@ class RuntimeOp:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TimedOp:
+    """One operation of the engine's own graph, and how long it takes."""
+
+    op: RuntimeOp
+    ms: float
+    """Median over some calls, in milliseconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FloatOp:
     """A planned operation that the engine did not run in int8, or one that was never planned."""
 
@@ -92,6 +101,8 @@ class ExportJob:
     """The float model of the twin; None: ``captured``, which no algorithm and no training has changed."""
     float_marked: Any = None
     """The same of ``marked``."""
+    with_twin: bool = True
+    """False: the float twin is not needed; the exporter may leave it out."""
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -118,6 +129,9 @@ class Backend:
     convert: Callable[[Path, Path], dict[str, str]] | None = None
     """``(onnx file, folder) -> files``: writes the engine of an ONNX file as it is, float or quantized, and returns
     role -> file name. None: this backend's engines are made of the captured graph alone."""
+    profile: Callable[[Path, Mapping[str, str], str, int, Sequence[np.ndarray]], list[TimedOp]] | None = None
+    """``(folder, files, role, threads, inputs) -> operations`` with the time of each; None: the engine does not tell,
+    and ``placement="measured"`` has nothing to go by."""
     simulated_only: bool = False
     """True: there is no engine; the simulation is the result."""
     absent: Callable[[], MissingDependency | None] = lambda: None

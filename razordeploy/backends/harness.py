@@ -17,7 +17,7 @@ from razordeploy.backends.base import Coverage, FloatOp, Latency, RuntimeOp
 from razordeploy.capture.fast import fast_copy, fast_input
 from razordeploy.quantization.plan import PlannedOp
 
-_TOKEN = re.compile(r"(_token_\d+|_nhwc|/WithoutBiases|/Dequantization\w*|/fq_weights.*)+$")
+_TOKEN = re.compile(r"(_token_\d+|_nhwc|_nchwc|/WithoutBiases|/Dequantization\w*|/fq_weights.*)+$")
 """What engines append to a node's name when they replace it."""
 
 
@@ -45,9 +45,14 @@ def kernels_by_origin(runtime: Sequence[RuntimeOp]) -> dict[str, list[RuntimeOp]
     """Exported name -> the engine's operations that it became part of."""
     ran: dict[str, list[RuntimeOp]] = {}
     for kernel in runtime:
-        for origin in {_TOKEN.sub("", o) for o in (kernel.name, *kernel.origins)}:
+        for origin in origins_of(kernel):
             ran.setdefault(origin, []).append(kernel)
     return ran
+
+
+def origins_of(kernel: RuntimeOp) -> list[str]:
+    """Exported names that ``kernel`` goes back to, its own first."""
+    return list(dict.fromkeys(_TOKEN.sub("", o) for o in (kernel.name, *kernel.origins)))
 
 
 def float_reason(op: PlannedOp, kernels: Sequence[RuntimeOp]) -> str | None:

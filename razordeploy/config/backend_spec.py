@@ -93,6 +93,8 @@ class BackendSpec:
     weight: TensorRule = field(default_factory=TensorRule)
     bits: tuple[int, ...] = (8,)
     """Bit widths that the engine has kernels for."""
+    placement: Literal["int8", "measured"] = "int8"
+    """Where the recipe does not say: quantize whatever can be, or leave in float what is faster there."""
     weight_symmetric: bool = True
     """True: kernels take weights of zero point 0 only."""
     ops: Mapping[str, OpRule] = field(default_factory=dict)

@@ -19,8 +19,10 @@ _QCONFIG_KEYS = ("w_observer", "a_observer", "w_fake_quant", "a_fake_quant", "w_
 
 _QUANTIZE_KEYS = (
     *("global_qconfig", "overrides", "input_layer", "output_layer", "skip", "skip_ops", "mixed_precision"),
-    *("algorithms", "reduced_range"),
+    *("algorithms", "reduced_range", "placement"),
 )
+
+_PLACEMENTS = ("int8", "measured")
 
 _Parts = TypeVar("_Parts", "SchemeOverride", "QConfig")
 
@@ -126,6 +128,9 @@ class QuantizeConfig:
     reduced_range: bool = False
     """True: 8-bit weights use half of their range, so that pairs of products fit into the 16 bits in which processors
     without VNNI add them up."""
+    placement: str | None = None
+    """``int8``: whatever can be is quantized; ``measured``: what makes this machine's engine slower goes back to float;
+    None: the backend's own choice."""
 
     def for_op(self, module: str, op: str) -> QConfig:
         """What the recipe asks for operation kind ``op`` in the module at path ``module``."""
@@ -170,6 +175,7 @@ class QuantizeConfig:
             mixed_precision=MixedPrecisionConfig.parse(section.values.get("mixed_precision"), file),
             algorithms=_algorithms(section),
             reduced_range=bool(section.boolean("reduced_range")),
+            placement=_placement(section),
         )
 
 
@@ -204,6 +210,13 @@ def _algorithms(section: Section) -> tuple[dict[str, Any], ...]:
     if not all(isinstance(e.get("type"), str) and e["type"] for e in made):
         raise section.error("algorithms", "a list of names, or of dict(type='NAME', ...)")
     return made
+
+
+def _placement(section: Section) -> str | None:
+    value = section.string("placement")
+    if value is not None and value not in _PLACEMENTS:
+        raise section.error("placement", "'int8' or 'measured'")
+    return value
 
 
 def _override(value: object, file: str, where: str) -> QConfigOverride:

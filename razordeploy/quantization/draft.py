@@ -12,7 +12,7 @@ from torch import fx
 
 from razordeploy.capture.graph import CapturedModel, attribute
 from razordeploy.quantization.plan import QParams, QuantPlan
-from razordeploy.quantization.statistics import collect, resolve
+from razordeploy.quantization.statistics import Statistics, collect, requests, resolve
 
 _LINEAR = torch.ops.aten.linear.default
 
@@ -134,13 +134,22 @@ class Draft:
             batches: inputs, for scales that the new plan needs and the old one had not.
         """
         self.kept_float = {**self.kept_float, **reasons}
-        before = self.params
-        self.recalibrate(batches)
-        self.params.update({group: q for group, q in before.items() if group in self.params})
+        self.plan = self.replan(self.captured, self.kept_float)
+        new = tuple(p for p in self.plan.points if p.group not in self.params)
+        part = replace(self.plan, points=new)
+        seen = collect(self.float_model(), [part], batches) if requests([part]) else Statistics()
+        known = {**self.params, **resolve(self.captured, part, seen)}
+        self.params = {p.group: known[p.group] for p in self.plan.points}
         rounded = {p.node for p in self.plan.points if p.kind == "weight"}
         parts = {a for n in self.captured.graph.nodes if n.name in reasons for a in n.args if isinstance(a, fx.Node)}
         for node in [n for n in parts if n.name in self.floats and n.name not in rounded]:
             self.set_constant(node, self.floats[node.name], equivalent=True)
+
+    def without(self, reasons: Mapping[str, str], batches: Iterable[tuple[torch.Tensor, ...]]) -> Draft:
+        """A draft that leaves some operations in float besides; as ``keep_float``, and this one is not changed."""
+        twin = self.copied() if self.own else replace(self, params=dict(self.params))
+        twin.keep_float(reasons, batches)
+        return twin
 
     def recalibrate(self, batches: Iterable[tuple[torch.Tensor, ...]]) -> None:
         """Place the grids anew in the graph as it is now, and take their scales from ``batches``."""

@@ -122,6 +122,26 @@ class Recovery(TypedDict, total=False):
     steps: list[RecoveryStep]
 
 
+class PlacementTrial(TypedDict):
+    """One group of operations in float: the engine's latency over that of the engine with all of it in int8."""
+
+    group: str
+    ops: int
+    ratio: Number
+
+
+class Placement(TypedDict, total=False):
+    """What placement by measured cost tried, and what it left in float."""
+
+    tried: list[PlacementTrial]
+    kept: list[str]
+    """Groups that stay in float."""
+    float: int
+    """Operations in them."""
+    ratio: Number | None
+    """Latency of the engine over that of the one with everything in int8, measured again; None: nothing was faster."""
+
+
 class Seconds(TypedDict, total=False):
     """Wall-clock time of each step."""
 
@@ -129,6 +149,7 @@ class Seconds(TypedDict, total=False):
     calibrate: Number
     place: Number
     improve: Number
+    measure_placement: Number
     recover: Number
     export: Number
     train: Number
@@ -252,6 +273,7 @@ class BackendReport(_Verdict, total=False):
     """Python that runs the engine with its runtime alone."""
     seconds: Seconds
     recovery: Recovery
+    placement: Placement
 
 
 class Environment(TypedDict, total=False):

@@ -130,3 +130,19 @@ def test_the_widest_of_equally_good_ranges_wins() -> None:
     ranges = torch.tensor([[4.0], [3.0], [2.0]])
     assert least_loss(-ranges, ranges, QScheme(), lambda scale, zero_point: torch.ones(1).double()).tolist() == [0]
     assert least_loss(-ranges, ranges, QScheme(), lambda scale, zero_point: scale[:, 0].double()).tolist() == [2]
+
+
+@pytest.mark.parametrize("exact_values", [0, 1 << 22], ids=["histogram", "values"])
+def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch, exact_values: int) -> None:
+    """Channels are searched a few at a time; each stops by itself, and finds what it would alone."""
+    weight = torch.randn(24, 50) * torch.linspace(0.1, 4, 24).view(-1, 1)
+    weight[::5, 3] = 30.0
+    scheme = QScheme(bits=4, signed=True, symmetric=True, symmetric_range=True, ch_axis=0)
+    found = []
+    for block in (1, 1 << 30):
+        monkeypatch.setattr("razordeploy.quantization.observers.search._BLOCK", block)
+        observer = MSEObserver(ch_axis=0, exact_values=exact_values)
+        observer.observe(weight)
+        found.append(observer.range(scheme))
+    assert bool((found[0][1] < weight.amax(1)).any())
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)

@@ -29,5 +29,7 @@ def convert(source: Path, out_dir: Path) -> dict[str, str]:
 def export(job: ExportJob) -> dict[str, str]:
     """Write ``model.onnx`` (int8 QDQ) and ``float.onnx`` into ``job.out_dir``."""
     ir.save(quantized_model(job.marked, job.plan, job.params, rewrite), job.out_dir / "model.onnx")
+    if not job.with_twin:
+        return {"engine": "model.onnx"}
     ir.save(float_model(job.twin_marked), job.out_dir / "float.onnx")
     return {"engine": "model.onnx", "float": "float.onnx"}

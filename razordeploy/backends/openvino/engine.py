@@ -27,9 +27,10 @@ class OpenVINORunner:
     Args:
         path: the ``.xml``.
         threads: inference threads; 0 lets OpenVINO choose.
+        counters: time every operation, which costs some.
     """
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
+    def __init__(self, path: Path, threads: int = 0, *, counters: bool = False) -> None:
         ov = require("openvino", extra="openvino")
         config: dict[str, object] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -38,6 +39,8 @@ class OpenVINORunner:
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
             "INFERENCE_PRECISION_HINT": "f32",
         }
+        if counters:
+            config["PERF_COUNT"] = True
         if threads:
             config["INFERENCE_NUM_THREADS"] = threads
         try:

@@ -19,10 +19,13 @@ def export(job: ExportJob) -> dict[str, str]:
     """Write ``model.xml``/``.bin`` (int8) and ``float.xml``/``.bin`` into ``job.out_dir``."""
     quantized = quantized_model(job.marked, job.plan, job.params, rewrite)
     _save(quantized, job, "model")
+    files = {"engine": "model.xml", "engine_weights": "model.bin"}
+    if not job.with_twin:
+        return files
     plain = float_model(job.twin_marked)
     written_out_hard_sigmoid(plain)
     _save(plain, job, "float")
-    return {"engine": "model.xml", "engine_weights": "model.bin", "float": "float.xml", "float_weights": "float.bin"}
+    return {**files, "float": "float.xml", "float_weights": "float.bin"}
 
 
 def convert(source: Path, out_dir: Path) -> dict[str, str]:

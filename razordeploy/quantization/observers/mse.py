@@ -8,7 +8,14 @@ from torch import Tensor
 from razordeploy.config.scheme import QScheme
 from razordeploy.errors import RecipeError
 from razordeploy.quantization.observers.base import aminmax, split_channels
-from razordeploy.quantization.observers.search import clipping_loss, exact_loss, histogram_loss, shrink_both
+from razordeploy.quantization.observers.search import (
+    clipping_loss,
+    exact_loss,
+    histogram_clipping,
+    histogram_loss,
+    row_blocks,
+    shrink_both,
+)
 from razordeploy.quantization.observers.streaming_histogram import HistogramBase
 
 
@@ -53,13 +60,29 @@ class MSEObserver(HistogramBase):
     def _range(self, scheme: QScheme) -> tuple[Tensor, Tensor]:
         if self.kept.numel():
             return self._exact(scheme)
-        rows = self.histogram(scheme)
-        return shrink_both(rows.low, rows.high, scheme, histogram_loss(rows, scheme), self.steps)
+        whole = self.histogram(scheme)
+        found = []
+        for block in row_blocks(*whole.counts.shape):
+            rows = whole.rows(block)
+            loss, clipping = histogram_loss(rows, scheme), histogram_clipping(rows, scheme)
+            found.append(shrink_both(rows.low, rows.high, scheme, loss, self.steps, clipping))
+        return _joined(found)
 
     def _exact(self, scheme: QScheme) -> tuple[Tensor, Tensor]:
         if scheme.ch_axis is None:
             rows = self.kept.reshape(1, -1)
         else:
             rows = split_channels(self.kept, scheme.ch_axis).transpose(0, 1).flatten(1)
-        low, high = (v.double() for v in rows.aminmax(dim=1))
-        return shrink_both(low, high, scheme, exact_loss(rows, scheme), self.steps, clipping_loss(rows, scheme))
+        found = []
+        for block in row_blocks(*rows.shape):
+            part = rows[block].contiguous()
+            low, high = (v.double() for v in part.aminmax(dim=1))
+            loss, clipping = exact_loss(part, scheme), clipping_loss(part, scheme)
+            found.append(shrink_both(low, high, scheme, loss, self.steps, clipping))
+        return _joined(found)
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Lower and upper ends of all rows."""
+    lows, highs = zip(*parts, strict=True)
+    return torch.cat(lows), torch.cat(highs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -10,6 +10,9 @@ from torch import Tensor
 from razordeploy.config.scheme import QScheme
 from razordeploy.quantization.observers.streaming_histogram import Histogram
 from razordeploy.quantization.qparams import compute_qparams
+
+_BLOCK = 1 << 17
+"""Values of one block of rows: a megabyte in float64."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Total squared error per row, ``(R,)`` float64, of a scale (float32) and a zero point (int64), both ``(R, 1)``."""
@@ -32,6 +35,19 @@ def histogram_loss(histogram: Histogram, scheme: QScheme) -> Loss:
         width = v.diff(dim=1)
         mean = torch.where(width > 0, integral.diff(dim=1) / width, off[:, :-1] ** 2)
         return (mean * histogram.counts).sum(1) * scale[:, 0].double() ** 2
+
+    return loss
+
+
+def histogram_clipping(histogram: Histogram, scheme: QScheme) -> Loss:
+    """Squared distance of every bin's nearer end to the interval that the grid spans: a lower bound of the loss."""
+    edges = histogram.edges.clamp(histogram.low.view(-1, 1), histogram.high.view(-1, 1))
+    left, right = edges[:, :-1], edges[:, 1:]
+
+    def loss(scale: Tensor, zero_point: Tensor) -> Tensor:
+        low, high = ((end - zero_point) * scale.double() for end in (scheme.qmin, scheme.qmax))
+        below, above = (low - right).clamp_(min=0), (left - high).clamp_(min=0)
+        return below.square_().add_(above.square_()).mul_(histogram.counts).sum(1)
 
     return loss
 
@@ -75,6 +91,13 @@ def least_loss(low: Tensor, high: Tensor, scheme: QScheme, loss: Loss, clipping:
         if clipping is not None and k % 8 == 7 and bool((clipping(*grid) >= best).all()):
             break
     return index
+
+
+def row_blocks(rows: int, width: int) -> Iterator[slice]:
+    """Slices over ``rows`` rows whose temporaries stay in the processor's cache; each stops its search by itself."""
+    size = max(1, _BLOCK // max(1, width))
+    for start in range(0, rows, size):
+        yield slice(start, start + size)
 
 
 def _ratios(steps: int, like: Tensor) -> Tensor:

@@ -32,6 +32,16 @@ class Histogram:
     high: Tensor
     """``(R,)`` float64: largest value."""
 
+    def rows(self, block: slice) -> Histogram:
+        """Some of the rows; nothing is copied."""
+        return Histogram(
+            counts=self.counts[block],
+            zeros=self.zeros[block],
+            edges=self.edges[block],
+            low=self.low[block],
+            high=self.high[block],
+        )
+
 
 class HistogramBase(Observer):
     """Collects the histogram; a subclass chooses a range from it.
