@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ def build_detector(recipe: Recipe) -> nn.Module:
     from mmengine.config import ConfigDict
     from mmengine.registry import DefaultScope
 
+    # Makes our own backbones known to mmengine.
+    importlib.import_module("razordeploy.registry")
     config = copy.deepcopy(recipe.model)
     config.pop("_scope_", None)
     if config.get("data_preprocessor") is None and recipe.config.get("data_preprocessor") is not None:

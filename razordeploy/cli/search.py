@@ -135,7 +135,7 @@ def _search(
         stop=progress.stop,
         advance=lambda done: progress.advance(done, planned),
     )
-    outcome = _outcome(recipe, config, searcher, evaluator, bounded)
+    outcome = _outcome(recipe, config, scorer.score, searcher, evaluator, bounded)
     if isinstance(searcher, GreedySearch):
         chosen = Chosen(scored=searcher.found[searcher.targets[-1]])
     else:
@@ -162,13 +162,13 @@ def _search(
 
 
 def _outcome(
-    recipe: Recipe, config: SearchConfig, searcher: Searcher, evaluator: Evaluator, bounded: Bounded
+    recipe: Recipe, config: SearchConfig, score: str, searcher: Searcher, evaluator: Evaluator, bounded: Bounded
 ) -> Outcome:
     wanted = config.predictor
     if wanted is None:
         return run_search(searcher, evaluator)
     predictor = MetricPredictor(
-        {"type": wanted.type, **wanted.options}, bounded.space, encoding_type=wanted.encoding, score_key=config.score
+        {"type": wanted.type, **wanted.options}, bounded.space, encoding_type=wanted.encoding, score_key=score
     )
     return run_predicted_search(
         searcher,
@@ -186,7 +186,7 @@ def identity(recipe: Recipe, config: SearchConfig, scorer: Scorer) -> str:
     content = {
         "weights": scorer.supernet.weights_digest(),
         "space": scorer.supernet.space.fingerprint(),
-        "score": [config.score, config.split, config.num_samples, config.recalibrate, recipe.deploy.metric],
+        "score": [scorer.score, config.split, config.num_samples, config.recalibrate, recipe.deploy.metric],
         "data": [repr(recipe.data), repr(recipe.val_dataloader), repr(recipe.test_dataloader)],
         "calibration": [repr(recipe.calibration), repr(recipe.calibrate_dataloader), recipe.seed],
     }

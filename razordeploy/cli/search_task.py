@@ -78,7 +78,7 @@ def open_scorer(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: 
         calibration=kept(_recalibration(job, samples), samples) if samples else None,
         calibration_samples=samples,
         metric=job.metric(),
-        score=search.score,
+        score=search.score or ("top1" if supernet.built.dense is None else "bbox_mAP"),
         example_inputs=tuple(x[:1] for x in job.example_inputs() if isinstance(x, torch.Tensor)),
     )
 

@@ -70,8 +70,8 @@ class SearchConfig:
     ``latency@<backend>`` in milliseconds."""
     shares: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
     """Bounds that were given in percent of the largest subnet, as shares of 1; None: that bound was not."""
-    score: str = "top1"
-    """Figure of the metric that is maximised."""
+    score: str | None = None
+    """Figure of the metric that candidates are compared by; None: ``top1``, of detectors ``bbox_mAP``."""
     split: str = "test"
     """Part of the recipe's ``data`` that candidates are scored on."""
     num_samples: int | None = None
@@ -124,7 +124,7 @@ class SearchConfig:
             options=options,
             constraints=ranges,
             shares=shares,
-            score=section.string("score") or cls.score,
+            score=section.string("score"),
             split=section.string("split") or cls.split,
             num_samples=section.integer("num_samples", low=1),
             recalibrate=section.integer("recalibrate", low=0),

@@ -61,7 +61,7 @@ def fix_mutables(model: nn.Module, content: Mapping[str, Any], prefix: str = "",
     """Fix every mutable of ``model`` at its choice in ``content``, or none of them.
 
     A mutable that the model holds under several paths may go by any of them. Entries of derived mutables and
-    containers are passed over: they follow others.
+    containers are passed over: they follow others. What is only on edges that a route drops needs no entry.
 
     Args:
         model: the supernet.
@@ -91,19 +91,24 @@ def fix_mutables(model: nn.Module, content: Mapping[str, Any], prefix: str = "",
                 f"the subnet chooses '{key}', which {type(model).__name__} has not: it is of another model",
                 hint=nearest(key, known) if known else f"{type(model).__name__} has no mutables",
             )
-    plan = [_choice(names, chosen, type(model).__name__) for names in keys.values()]
+    plan = [_choice(names, chosen) for names in keys.values() if names.keys() & chosen.keys()]
     for mutable, choice in plan:
         mutable.check_chosen(choice)
+    dropped = {id(part) for mutable, choice in plan for edge in mutable.left_out(choice) for part in edge.modules()}
+    for mutable_id, names in keys.items():
+        if not names.keys() & chosen.keys() and mutable_id not in dropped:
+            first = next(iter(names))
+            raise ModelError(
+                f"the subnet has no choice for the mutable '{first}' of {type(model).__name__}",
+                hint=nearest(first, chosen),
+            )
     for mutable, choice in plan:
         mutable.fix_chosen(choice)
 
 
-def _choice(names: Mapping[str, BaseMutable], chosen: Mapping[str, Any], model: str) -> tuple[BaseMutable, Any]:
+def _choice(names: Mapping[str, BaseMutable], chosen: Mapping[str, Any]) -> tuple[BaseMutable, Any]:
     """The mutable that goes by ``names``, and what is chosen for it."""
     given = [key for key in names if key in chosen]
-    first = next(iter(names))
-    if not given:
-        raise ModelError(f"the subnet has no choice for the mutable '{first}' of {model}", hint=nearest(first, chosen))
     mutable, choice = names[given[0]], chosen[given[0]]
     mutable.bind_mutable_name(given[0])
     for key in given[1:]:

@@ -269,7 +269,8 @@ class CheckFirstBatch(Hook):
 
 def _first_batch(loader: Any) -> Any:
     """One batch, read in this process: starting workers for it would cost more than the batch."""
-    size = min(loader.batch_size or 1, len(loader.dataset))
+    # A loader whose batches are put together by a sampler of its own, by shape for instance, has no size itself.
+    size = min(loader.batch_size or getattr(loader.batch_sampler, "batch_size", 1), len(loader.dataset))
     return loader.collate_fn([loader.dataset[index] for index in range(size)])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -115,6 +115,10 @@ class BaseMutable(nn.Module):
             ModelError: fixed already, or ``chosen`` is no choice.
         """
         raise NotImplementedError
+
+    def left_out(self, chosen: Any) -> Iterable[nn.Module]:
+        """What it no longer holds once it is fixed at ``chosen``, if mutables may be in there."""
+        return ()
 
     def export_chosen(self) -> Any:
         """The current choice as a subnet file holds it."""

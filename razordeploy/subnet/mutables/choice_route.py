@@ -95,6 +95,11 @@ class DiffChoiceRoute(DiffMutableModule):
         self._chosen = names
         self.is_fixed = True
 
+    def left_out(self, chosen: Sequence[str] | str) -> list[nn.Module]:
+        """The edges that are dropped, whose operations need no choice."""
+        names = self._names(chosen)
+        return [edge for name, edge in self._edges.items() if name not in names]
+
     def export_chosen(self) -> list[str]:
         """Names of the edges in use.
 

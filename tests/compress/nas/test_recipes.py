@@ -11,21 +11,28 @@ import torch
 from mmengine.optim import build_optim_wrapper
 
 from razordeploy import lazy
+from razordeploy.compress.algorithm.build_model import build_architecture
 from razordeploy.compress.algorithm.optim import SeparateOptimWrapperConstructor
 from razordeploy.compress.nas.algorithms.darts import Darts, TwoBatches
 from razordeploy.compress.nas.train import build_supernet
 from razordeploy.compress.pruning.finetune import build_sub_model
-from razordeploy.config.paths import shipped_recipes
+from razordeploy.config.paths import recipes_dir, shipped_recipes
 from razordeploy.config.recipe import Recipe, load_recipe
 from razordeploy.data.mm import registry_scope
-from razordeploy.errors import RazorDeployError
+from razordeploy.errors import ModelError, RazorDeployError
+from razordeploy.subnet.dynamic_ops.base import DynamicMixin
+from razordeploy.subnet.files import read_mapping, write_mapping
+from razordeploy.subnet.fix import export_fix_subnet
+from razordeploy.subnet.mutables.base import BaseMutable
+from razordeploy.subnet.mutators.nas import NasMutator
 
 pytest.importorskip("mmcls")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 RECIPES = [name for name in shipped_recipes() if name.startswith("nas/mmcls/") and name.endswith(".py")]
-# AutoSlim is trained by the pruning algorithms, and tested there.
-SUPERNETS = [name for name in RECIPES if "supernet" in name and "autoslim" not in name]
+# AutoSlim is trained by the pruning algorithms, and tested there; DetNAS's backbone is that of SPOS.
+SUPERNETS = [name for name in RECIPES if "supernet" in name and "autoslim" not in name and "detnas" not in name]
+SUBNETS = [name for name in RECIPES if "_subnet_" in name and "autoslim" not in name and "darts" not in name]
 # Smaller, so that a step takes seconds.
 OPTIONS = {
     "autoformer": {"model.architecture.backbone.img_size": "32", "model.architecture.backbone.depth": "[1, 2]"},
@@ -97,6 +104,78 @@ def test_every_family_is_there():
     assert {_family(name) for name in SUPERNETS} == set(SPACES)
 
 
+@pytest.mark.parametrize("name", [pytest.param(name, id=Path(name).stem) for name in SUBNETS])
+def test_a_found_subnet_is_trained(name, tmp_path):
+    torch.set_num_threads(1)
+    small = dict(OPTIONS.get("spos_shufflenet" if "detnas" in name else _family(name), {}))
+    small = {key.replace("model.architecture", "model.cfg"): v for key, v in small.items() if "architecture" in key}
+    if "attentive" in name:
+        small["model.cfg.input_resizer_cfg.mutable_shape.default_value"] = "[32, 32]"
+    recipe = load_recipe(name, small)
+    supernet = build_architecture(recipe.model["cfg"], "cfg")
+    mutator = NasMutator()
+    mutator.prepare_from_supernet(supernet)
+    mutator.set_choices(mutator.sample_choices())
+    subnet, static = export_fix_subnet(supernet, "mutable", slice_weight=True)
+    file = tmp_path / "fix_subnet.yaml"
+    write_mapping(file, subnet)
+    assert "fix_subnet.yaml" in recipe.model["fix_subnet"]
+    found = load_recipe(name, {**small, "model.fix_subnet": repr(str(file))})
+    model = build_sub_model(found)
+    # The files that a search leaves: weights of the subnet beside its structure.
+    model.load_state_dict(static.state_dict(), strict=True)
+    assert not any(isinstance(part, DynamicMixin | BaseMutable) and not part.is_fixed for part in model.modules())
+    losses = model.train()(torch.randn(2, 3, 32, 32), _batch()["data_samples"], mode="loss")
+    assert bool(losses["loss"].isfinite())
+
+
+SHUFFLE = {"3": "shuffle_3x3", "5": "shuffle_5x5", "7": "shuffle_7x7", "x": "shuffle_xception"}
+# Blocks by stage; parameters in millions as mmrazor reports them of what it calls by these names.
+PUBLISHED = {
+    "spos_shufflenet_subnet_8xb128_in1k": (("7373", "x553", "35353x57", "735x"), 3.35),
+    "dsnas_subnet_8xb128_in1k": (("33x3", "x733", "xx7xxx73", "3xx3"), 3.55),
+}
+
+
+@pytest.mark.parametrize("written", ["chosen", "flat", "modules"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_subnets_make_the_published_networks(name, written, tmp_path):
+    stages, millions = PUBLISHED[name]
+    chosen = {f"backbone.layers.{i}.{j}": SHUFFLE[c] for i, row in enumerate(stages) for j, c in enumerate(row)}
+    content = {
+        "chosen": {key: {"chosen": value} for key, value in chosen.items()},
+        "flat": chosen,
+        "modules": {"modules": chosen, "channels": None},
+    }[written]
+    file = tmp_path / "published.yaml"
+    write_mapping(file, content)
+    recipe = load_recipe(f"nas/mmcls/{name}.py", {"model.fix_subnet": repr(str(file))})
+    model = build_sub_model(recipe)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+def test_edges_that_no_node_keeps_need_no_choice(tmp_path):
+    content = read_mapping(recipes_dir() / "nas/mmcls/DARTS_V2.yaml")
+    kept = {
+        edge for key, entry in content.items() if not key.rpartition("_")[2].startswith("p") for edge in entry["chosen"]
+    }
+    short = {k: v for k, v in content.items() if not k.rpartition("_")[2].startswith("p") or k in kept}
+    assert len(short) == 24 < len(content)
+    file = tmp_path / "cells.yaml"
+    write_mapping(file, short)
+    name = "nas/mmcls/darts_subnet_1xb96_cifar10_2.0.py"
+    small = {"model.cfg.backbone.num_layers": "4", "model.cfg.backbone.out_indices": "(3,)"}
+    keys = [
+        build_sub_model(load_recipe(name, {**small, **more})).state_dict().keys()
+        for more in ({}, {"model.fix_subnet": repr(str(file))})
+    ]
+    assert keys[0] == keys[1]
+    gone = next(iter(kept))
+    write_mapping(file, {key: value for key, value in short.items() if key != gone})
+    with pytest.raises(ModelError, match=f"no choice for the mutable '{gone}'"):
+        build_sub_model(load_recipe(name, {**small, "model.fix_subnet": repr(str(file))}))
+
+
 def test_the_published_cells_make_the_published_network():
     recipe = load_recipe("nas/mmcls/darts_subnet_1xb96_cifar10_2.0.py")
     model = build_sub_model(recipe)
@@ -108,7 +187,7 @@ def test_the_published_cells_make_the_published_network():
 
 
 def test_the_detectors_recipe_says_what_it_needs():
-    name = next(name for name in shipped_recipes() if name.startswith("nas/mmdet/"))
+    name = next(name for name in shipped_recipes() if name.startswith("nas/mmdet/") and "supernet" in name)
     if lazy.available("mmdet"):
         backbone = load_recipe(name).model["architecture"]["backbone"]
         assert backbone["type"] == "mmrazor.SearchableShuffleNetV2"
