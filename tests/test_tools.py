@@ -143,12 +143,12 @@ def test_training_on_several_processes_and_machines(checkout, tmp_path):
     script = checkout / "tools" / "dist_train.sh"
     assert _bash(script, "r.py", cwd=tmp_path).returncode == 2
     env = {"PYTHON": str(stub), "NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "node-a", "PORT": "1234"}
-    done = _bash(script, "r.py", "4", "--amp", "--set", "train.lr=1", cwd=tmp_path, **env)
+    done = _bash(script, "r.py", "4", "--amp", "--cfg-options", "train.lr=1", cwd=tmp_path, **env)
     assert done.returncode == 0, done.stderr
     (line,) = _calls(tmp_path)
     assert line.startswith("-m torch.distributed.run --nnodes 2 --node-rank 1 --nproc-per-node 4 --master-addr node-a ")
     assert line.endswith(
-        "--master-port 1234 -m razordeploy.cli.main train r.py --launcher pytorch --amp --set train.lr=1"
+        f"--master-port 1234 {checkout}/tools/train.py r.py --launcher pytorch --amp --cfg-options train.lr=1"
     )
 
 
@@ -166,6 +166,6 @@ def test_training_on_slurm(checkout, tmp_path):
     assert done.stdout.split("|")[:-1] == [
         *("--partition", "part", "--job-name", "my job", "--ntasks", "4", "--ntasks-per-node", "4", "--gres", "gpu:4"),
         *("--cpus-per-task", "5", "--kill-on-bad-exit", "1", "--time", "10", "--quiet"),
-        *("python3", "-u", "-m", "razordeploy.cli.main", "train", "r.py", "--work-dir", "work", "--launcher", "slurm"),
+        *("python3", "-u", f"{checkout}/tools/train.py", "r.py", "--work-dir", "work", "--launcher", "slurm"),
         "--resume",
     ]

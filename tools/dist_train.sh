@@ -12,4 +12,4 @@ shift 2
 exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes "${NNODES:-1}" --node-rank "${NODE_RANK:-0}" --nproc-per-node "$processes" \
     --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${PORT:-29500}" \
-    -m razordeploy.cli.main train "$recipe" --launcher pytorch "$@"
+    "$(dirname "${BASH_SOURCE[0]}")/train.py" "$recipe" --launcher pytorch "$@"

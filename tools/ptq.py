@@ -1,10 +1,10 @@
-"""``python tools/ptq.py RECIPE [--work-dir D] [--cfg-options k=v ...]``: mmrazor's name of ``razordeploy ptq``."""
+"""``python tools/ptq.py CONFIG [--work-dir D] [--cfg-options k=v ...]``: mmrazor's name of ``razordeploy ptq``."""
 
 from __future__ import annotations
 
 import sys
 
-from razordeploy.cli.main import main
+from razordeploy.cli.older_scripts import ptq
 
 if __name__ == "__main__":
-    main(["ptq", *("--set" if word == "--cfg-options" else word for word in sys.argv[1:])])
+    ptq(sys.argv[1:])

@@ -17,4 +17,4 @@ per_node=${GPUS_PER_NODE:-8}
 # shellcheck disable=SC2086  # SRUN_ARGS holds several words
 exec srun --partition "$partition" --job-name "$name" --ntasks "$gpus" --ntasks-per-node "$per_node" \
     --gres "gpu:$per_node" --cpus-per-task "${CPUS_PER_TASK:-5}" --kill-on-bad-exit 1 ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -u -m razordeploy.cli.main train "$recipe" --work-dir "$work_dir" --launcher slurm "$@"
+    "${PYTHON:-python}" -u "$(dirname "${BASH_SOURCE[0]}")/train.py" "$recipe" --work-dir "$work_dir" --launcher slurm "$@"

@@ -1,10 +1,10 @@
-"""``python tools/test.py ENGINE... [--recipe R] [--cfg-options k=v ...]``: the accuracy of engines that were made."""
+"""``python tools/test.py CONFIG CHECKPOINT [--cfg-options k=v ...]``, or ``ENGINE...``: ``razordeploy evaluate``."""
 
 from __future__ import annotations
 
 import sys
 
-from razordeploy.cli.main import main
+from razordeploy.cli.older_scripts import test
 
 if __name__ == "__main__":
-    main(["evaluate", *("--set" if word == "--cfg-options" else word for word in sys.argv[1:])])
+    test(sys.argv[1:])

@@ -1,10 +1,10 @@
-"""``python tools/train.py RECIPE [--work-dir D] [--cfg-options k=v ...]``: mmrazor's name of ``razordeploy train``."""
+"""``python tools/train.py CONFIG [--work-dir D] [--resume] [--cfg-options k=v ...]``: mmrazor's name of ``train``."""
 
 from __future__ import annotations
 
 import sys
 
-from razordeploy.cli.main import main
+from razordeploy.cli.older_scripts import train
 
 if __name__ == "__main__":
-    main(["train", *("--set" if word == "--cfg-options" else word for word in sys.argv[1:])])
+    train(sys.argv[1:])

@@ -47,7 +47,7 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe; several may follow."),
 ]
-Paths = Annotated[list[Path], typer.Argument(help="Engine folders, work dirs that hold them, or ONNX files.")]
+Paths = Annotated[list[Path], typer.Argument(help="Engine folders, work dirs that hold them, ONNX files, or recipes.")]
 Threads = Annotated[int, typer.Option(min=0, help="Engine threads; 0: the engine's own choice.")]
 
 WORDS: list[str] = []

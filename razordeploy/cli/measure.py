@@ -22,6 +22,8 @@ from razordeploy.capture.export import capture
 from razordeploy.capture.graph import CapturedModel
 from razordeploy.capture.onnx_import.file import is_onnx
 from razordeploy.cli.jobs import RecipeJob
+from razordeploy.cli.measure_recipe import evaluate_recipe
+from razordeploy.config.paths import RECIPE_SUFFIXES
 from razordeploy.config.recipe import load_recipe
 from razordeploy.errors import UsageError
 from razordeploy.quantization.cache import model_digest
@@ -31,6 +33,7 @@ from razordeploy.quantization.stored import read_plan
 from razordeploy.report.schema import gaps
 from razordeploy.report.wording import fixed
 from razordeploy.sliced import as_recipe
+from razordeploy.storage import MANIFEST
 from razordeploy.train.evaluate import evaluate, module_predict
 from razordeploy.validation import any_batch
 
@@ -49,15 +52,26 @@ def _artifacts(path: Path) -> list[Artifact]:
     return found
 
 
-def evaluate_paths(paths: Sequence[Path], *, recipe: str | None, overrides: Mapping[str, str], threads: int) -> int:
+def evaluate_paths(
+    paths: Sequence[Path],
+    *,
+    recipe: str | None,
+    checkpoint: Path | None = None,
+    overrides: Mapping[str, str],
+    threads: int,
+) -> int:
     """Print float, simulated and engine metrics of every engine; 1 where a gap is over the recipe's limit.
 
-    Of an ONNX file, and of an engine that is converted from one, there is one metric only.
+    Of an ONNX file, and of an engine that is converted from one, there is one metric only; of a recipe, which takes
+    the ``checkpoint``, the float one and, where that holds scales, the simulated one.
     """
     table = _table("engine", "float", "simulated", "engine", "gap", "samples", "verdict")
     known: dict[tuple[str, str, str], tuple[RecipeJob, CapturedModel, dict[str, float]]] = {}
     held, unbuilt = True, 0
     for path in paths:
+        if path.suffix in RECIPE_SUFFIXES and path.name != MANIFEST:
+            evaluate_recipe(table, path, checkpoint, overrides)
+            continue
         if is_onnx(path):
             file = OnnxFile(path, threads)
             _evaluate_alone(table, file, "engine" if file.is_quantized else "float", recipe or str(path), overrides)

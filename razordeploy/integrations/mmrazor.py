@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from razordeploy import registry
+from razordeploy.compress.algorithm.base import BaseAlgorithm
 from razordeploy.compress.algorithm.step import MODEL_WRAPPERS
 from razordeploy.compress.algorithm.train import OPTIM_WRAPPER_CONSTRUCTORS
 from razordeploy.compress.distill.algorithms.table import ALGORITHMS as DISTILLATION
@@ -40,10 +41,14 @@ from razordeploy.quantization.observers.table import OBSERVERS
 from razordeploy.quantization.qat.loops import LOOPS as QAT_LOOPS
 from razordeploy.subnet.analyzer import TASK_UTILS
 from razordeploy.subnet.dynamic_ops.table import DYNAMIC_OPS
+from razordeploy.subnet.estimate import ResourceEstimator
 from razordeploy.subnet.mutables.table import MUTABLES
 from razordeploy.subnet.mutators.table import MUTATORS
 from razordeploy.subnet.sub_model import FUNCTIONS
 from razordeploy.subnet.units.table import UNITS
+
+_BASES: dict[str, type] = {"BaseAlgorithm": BaseAlgorithm}
+_ESTIMATORS: dict[str, type] = {"ResourceEstimator": ResourceEstimator}
 
 # Registry -> tables of name -> class or function.
 COMPONENTS: dict[str, tuple[Mapping[str, Any], ...]] = {
@@ -53,13 +58,13 @@ COMPONENTS: dict[str, tuple[Mapping[str, Any], ...]] = {
     "MODELS": (
         *(MUTABLES, DYNAMIC_OPS, UNITS, MUTATORS, FUNCTIONS),
         *(SUPERNETS, CLASSIFIERS, BACKBONES, OBSERVERS, FAKE_QUANTS),
-        *(PRUNING, SUB_MODELS, DISTILLATION, NAS),
+        *(_BASES, PRUNING, SUB_MODELS, DISTILLATION, NAS),
         *(LOSSES, CONNECTORS, DISTILLERS, GENERATORS),
         *(QUANTIZERS, QUANTIZATION),
     ),
     "MODEL_WRAPPERS": (MODEL_WRAPPERS, WRAPPERS),
     "OPTIM_WRAPPER_CONSTRUCTORS": (OPTIM_WRAPPER_CONSTRUCTORS,),
-    "TASK_UTILS": (TASK_UTILS, PREDICTORS, HANDLERS, RECORDERS, DELIVERIES),
+    "TASK_UTILS": (TASK_UTILS, _ESTIMATORS, PREDICTORS, HANDLERS, RECORDERS, DELIVERIES),
     "TRANSFORMS": (AUTO_AUGMENT, CRD_TRANSFORMS),
 }
 

@@ -157,10 +157,10 @@ def write(folder: Path) -> dict[str, Path]:
     return files
 
 
-def write_data(folder: Path) -> None:
+def write_data(folder: Path, counts: tuple[int, int] = (8, 4)) -> None:
     """A few images where mmcls' ImageNet base looks for them, and random weights."""
     rng = np.random.default_rng(0)
-    for split, count in (("train", 8), ("val", 4)):
+    for split, count in zip(("train", "val"), counts, strict=True):
         lines = []
         for index in range(count):
             place = folder / "data" / "imagenet" / split / f"n{index % 2}"

@@ -14,13 +14,15 @@ from razordeploy.cli.app import Paths, Sets, Threads, app, pairs
 def evaluate(
     paths: Paths,
     recipe: Annotated[str | None, typer.Option(help="Default: the recipe that the engine was made from.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights of a recipe's model, instead of its own.")] = None,
     sets: Sets = None,
     threads: Threads = 0,
 ) -> None:
-    """Accuracy of float, simulated and engine on the recipe's evaluation data."""
+    """Accuracy of float, simulated and engine on the recipe's evaluation data; of a recipe, that of its torch model."""
     from razordeploy.cli.measure import evaluate_paths
 
-    raise typer.Exit(evaluate_paths(paths, recipe=recipe, overrides=pairs(sets), threads=threads))
+    code = evaluate_paths(paths, recipe=recipe, checkpoint=checkpoint, overrides=pairs(sets), threads=threads)
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -277,7 +277,24 @@ def restore_choices(mutator: Any, choices: Mapping[str, Any]) -> None:
             member.current_choice = choices[name]
 
 
+class EvolutionSearchLoop:
+    """mmrazor's search as a loop of its Runner; here a search is a command, whose candidates run in parallel.
+
+    Args:
+        runner: mmengine's.
+        options: of mmrazor's loop; ``razordeploy search`` reads them from the config.
+
+    Raises:
+        RecipeError: always; says the command.
+    """
+
+    def __init__(self, runner: Any, *args: Any, **options: Any) -> None:
+        file = getattr(runner.cfg, "filename", None) or "CONFIG"
+        raise RecipeError("a Runner does not search", hint=f"razordeploy search {file}")
+
+
 LOOPS: dict[str, type] = {
+    "EvolutionSearchLoop": EvolutionSearchLoop,
     "DartsEpochBasedTrainLoop": DartsEpochBasedTrainLoop,
     "DartsIterBasedTrainLoop": DartsIterBasedTrainLoop,
     "GreedySamplerTrainLoop": GreedySamplerTrainLoop,

@@ -70,8 +70,8 @@ class ChannelMutator(BaseMutator):
         """
         if len(self.units):
             raise ModelError(f"{type(self).__name__} has a supernet already", hint="make a mutator for each model")
+        units = self._find_units(supernet, example_inputs(self.parse, supernet))
         inputs = example_inputs(self.parse, supernet)
-        units = self._find_units(supernet, inputs)
         if self.parse.way != PREDEFINED:
             for unit in units:
                 unit.prepare_for_pruning(supernet)
@@ -98,10 +98,23 @@ class ChannelMutator(BaseMutator):
             return predefined_units(supernet, self.unit_config)
         if self.parse.way == CONFIG or self.unit_config.has_all_channels:
             return configured_units(supernet, self.unit_config)
-        if inputs is None:
-            raise ModelError("parse_cfg needs a demo_input to trace the model", hint="such as (1, 3, 224, 224)")
-        self._traced = _Shared(channel_graph(supernet, inputs))
+        self._traced = _Shared(self._graph_by_default(supernet) if inputs is None else channel_graph(supernet, inputs))
         return traced_units(supernet, self._traced.graph, self.unit_config)  # type: ignore[arg-type]
+
+    def _graph_by_default(self, supernet: nn.Module) -> ChannelGraph:
+        """Traced with an image of the size that mmrazor traces with where nothing is said."""
+        shape = DEFAULT_PARSE["demo_input"]
+        self.parse_cfg = {**self.parse_cfg, "demo_input": shape}
+        self.parse = read_parse_cfg(self.parse_cfg)
+        inputs = example_inputs(self.parse, supernet)
+        assert inputs is not None
+        try:
+            return channel_graph(supernet, inputs)
+        except ModelError as error:
+            raise ModelError(
+                f"parse_cfg has no demo_input, and the model cannot be traced with one of {shape}: {error}",
+                hint="give its shape, such as demo_input=(1, 1, 28, 28)",
+            ) from error
 
     def _choose_forward(
         self, supernet: nn.Module, units: list[MutableChannelUnit], inputs: tuple[Tensor, ...] | None

@@ -213,8 +213,8 @@ def test_bad_configs_are_refused(config):
             ChannelMutator(**given)
     with pytest.raises(ModelError, match="needs the channels of every unit, and there are no units"):
         ChannelMutator(parse_cfg={"type": "Config"}).prepare_from_supernet(ConvNet())
-    with pytest.raises(ModelError, match="needs a demo_input"):
-        ChannelMutator(parse_cfg={"type": "ChannelAnalyzer"}).prepare_from_supernet(ConvNet())
+    with pytest.raises(ModelError, match=r"no demo_input, .* one of \(1, 3, 224, 224\): .*give its shape"):
+        ChannelMutator(parse_cfg={"type": "ChannelAnalyzer"}).prepare_from_supernet(torch.nn.Conv2d(1, 4, 3))
     with pytest.raises(ModelError, match="no channel mutables of its own"):
         ChannelMutator(parse_cfg={"type": "Predefined"}).prepare_from_supernet(ConvNet())
     mutator = ChannelMutator(**config())
@@ -309,3 +309,12 @@ def test_shuffled_channels_keep_their_share_of_each_half():
     again.prepare_from_supernet(Shuffle())
     assert again.forward_mode == "mask"
     assert "shuffled" in again.masked_because
+
+
+@pytest.mark.parametrize("demo", [{}, {"demo_input": {"type": "mmrazor.DefaultDemoInput", "scope": "mmcls"}}])
+def test_a_demo_input_that_nobody_names_is_an_image_of_imagenet(demo):
+    mutator = ChannelMutator(parse_cfg={"type": "ChannelAnalyzer", "tracer_type": "FxTracer", **demo})
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, stride=9), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 3))
+    mutator.prepare_from_supernet(model)
+    assert [unit.num_channels for unit in mutator.mutable_units] == [4]
+    assert tuple(mutator.parse.demo_input) == (1, 3, 224, 224) == tuple(mutator.parse_cfg["demo_input"])
