@@ -17,7 +17,7 @@ from razordeploy.preparation import improve_all, prepare, with_widths, work_on
 from razordeploy.quantization.algorithms.table import build_algorithms
 from razordeploy.quantization.qconfig import check_patterns
 from razordeploy.recovery import recovered
-from razordeploy.validation import evaluate_float
+from razordeploy.validation import doubt, evaluate_float
 
 
 def run_ptq(job: PTQJob) -> PTQResult:
@@ -68,6 +68,7 @@ def run_ptq(job: PTQJob) -> PTQResult:
             work = work_on(job, captured, [])
             made = recovered(placed.deployment, backend, placed.draft, made, work, job.finetune)
         artifact, entry = made
+        notes.extend(doubt(backend.name, entry))
         entry.update(placed.entry)
         entry["seconds"] = {**timer.seconds, **placed.seconds, **entry["seconds"]}
         entry["calibration"] = {"samples": calibration.statistics.samples, "seconds": timer.seconds["calibrate"]}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_leaves
 
 from razordeploy.artifact import TensorSpec
 from razordeploy.backends.base import Backend, Runner, RuntimeOp
@@ -25,6 +26,8 @@ from razordeploy.quantization.plan import QParams, QuantPlan
 from razordeploy.quantization.simulate import simulate
 from razordeploy.train.evaluate import evaluate
 
+_DOUBTFUL_DB = 10.0
+"""Noise of a tenth of the signal's power; eight bits keep 25 to 45 dB on trained networks."""
 _FEW = 8
 """Samples that the layers are compared on and, without evaluation data, the engine is held against its simulation."""
 
@@ -107,7 +110,9 @@ def validate(
     parity = Parity(step=_output_step(captured, plan, params))
     entry: dict[str, Any] = {}
     inputs = _few_samples(job, captured)
-    entry["layers"], outputs = compare_layers(reference or captured, plan, simulated, inputs)
+    entry["layers"], expected, in_float = compare_layers(reference or captured, plan, simulated, inputs)
+    outputs = engine(*(x.numpy() for x in inputs))
+    entry["fidelity"] = fidelity(in_float, outputs)
     if job.evaluation is not None:
         tested = any_batch(captured, torch_runner(simulated))
         first, second = both_metrics(job, tested, any_batch(captured, engine), parity)
@@ -116,7 +121,7 @@ def validate(
             entry["metrics"]["engine"] = second
         entry["gap"] = _gaps(entry["metrics"])
     else:
-        parity.update(outputs, engine(*(x.numpy() for x in inputs)))
+        parity.update(expected, outputs)
     begin(job, f"{backend.name}: measure")
     entry["parity"] = parity.result()
     kernels = engine.runtime_ops()
@@ -128,11 +133,44 @@ def validate(
     entry.update(rule_findings(folder, files))
     drop = entry.get("gap", {}).get("float_to_engine" if built else "float_to_simulated")
     entry["failures"] = [f"{f['node']}: {f['message']}" for f in entry.get("findings", ()) if f["severity"] == "error"]
+    what = "the engine" if built else "the simulated model"
+    if not all_finite(outputs) and all_finite(in_float):
+        entry["failures"].append(f"{what} gives values that are not finite where the float model's are")
     if drop is not None and drop > job.deploy.max_drop:
-        what = "the engine" if built else "the simulated model"
         entry["failures"].append(f"{what} loses {drop:.2f} points, over {job.deploy.max_drop}")
     entry["passed"] = not entry["failures"]
     return entry
+
+
+def fidelity(in_float: Sequence[torch.Tensor], outputs: Any) -> dict[str, Any]:
+    """Outputs against the float model's: the largest difference, the SQNR of the worst output, and the samples."""
+    each = []
+    for expected, found in zip(in_float, tree_leaves(outputs), strict=True):
+        each.append(Parity())
+        each[-1].update(expected.numpy(), found)
+    ratios = [p.result()["sqnr_db"] for p in each]
+    return {
+        "max_abs": max(p.max_abs for p in each),
+        "sqnr_db": min((r for r in ratios if r is not None), default=None),
+        "samples": len(in_float[0]) if in_float[0].ndim else 1,
+    }
+
+
+def all_finite(outputs: Any) -> bool:
+    """Tell whether no output has a NaN or an infinity."""
+    return all(np.isfinite(np.asarray(x)).all() for x in tree_leaves(outputs))
+
+
+def doubt(backend: str, entry: Mapping[str, Any]) -> list[str]:
+    """What to say of an engine that answers otherwise than the float model while no labels tell what that costs."""
+    ratio = entry.get("fidelity", {}).get("sqnr_db")
+    if "metrics" in entry or ratio is None or ratio >= _DOUBTFUL_DB:
+        return []
+    return [
+        f"{backend}: the outputs are far from the float model's ({ratio:.1f} dB of signal to noise on "
+        f"{entry['fidelity']['samples']} calibration samples); give labelled data to see what that costs, and "
+        "razordeploy analyze to see where it comes from"
+    ]
 
 
 def rule_findings(folder: Path, files: Mapping[str, str]) -> dict[str, Any]:

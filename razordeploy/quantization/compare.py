@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
@@ -26,6 +26,17 @@ def _power(x: torch.Tensor) -> float:
     return float(x.square().sum())
 
 
+class Compared(NamedTuple):
+    """A float graph and its simulation on the same inputs."""
+
+    layers: list[dict[str, Any]]
+    """SQNR of every quantized operation's output, all quantization up to it included."""
+    simulated: tuple[torch.Tensor, ...]
+    """The simulation's outputs."""
+    float: tuple[torch.Tensor, ...]
+    """The float graph's outputs."""
+
+
 class _Watcher(fx.Interpreter):
     """Runs a graph and hands the values of some nodes to ``see``, each as soon as it is there."""
 
@@ -42,8 +53,8 @@ class _Watcher(fx.Interpreter):
 
 def compare_layers(
     captured: CapturedModel, plan: QuantPlan, simulated: fx.GraphModule, inputs: tuple[torch.Tensor, ...]
-) -> tuple[list[dict[str, Any]], tuple[torch.Tensor, ...]]:
-    """SQNR of every quantized operation's output, all quantization up to it included; and the simulation's outputs.
+) -> Compared:
+    """Run both graphs; what the layers lose, and what comes out.
 
     Args:
         captured: the float graph.
@@ -61,11 +72,11 @@ def compare_layers(
 
     with torch.inference_mode():
         laid_out = tuple(map(fast_input, inputs))
-        _Watcher(fast_copy(captured.graph_module), wanted, expected.__setitem__).run(*laid_out)
-        outputs = _Watcher(fast_copy(simulated), wanted, hold_against_float).run(*laid_out)
+        clean = _Watcher(fast_copy(captured.graph_module), wanted, expected.__setitem__).run(*laid_out)
+        noisy = _Watcher(fast_copy(simulated), wanted, hold_against_float).run(*laid_out)
     layers = [
         {"node": op.node, "module": op.module, "op": op.kind, "sqnr_db": found[op.node]}
         for op in plan.ops
         if op.node in found
     ]
-    return layers, tuple(torch.utils._pytree.tree_leaves(outputs))
+    return Compared(layers, *(tuple(torch.utils._pytree.tree_leaves(found)) for found in (noisy, clean)))

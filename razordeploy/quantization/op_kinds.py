@@ -117,7 +117,7 @@ def kind_of(node: fx.Node) -> str | None:
         return "global_avg_pool"
     if kind == "matmul":
         return _attention_product(node) or kind
-    if kind == "pad" and not _pads_zeros(node):
+    if (kind == "pad" and not _pads_zeros(node)) or (node.target is operator.getitem and not _takes_a_part(node)):
         return None
     return kind
 
@@ -137,6 +137,12 @@ _TO_SOFTMAX = {
 _FROM_SOFTMAX = {_aten.reshape.default, _aten.expand.default, _aten.transpose.int, _aten.permute.default}
 BETWEEN_PRODUCTS = {*_SOFTMAX, *_TO_SOFTMAX, *_FROM_SOFTMAX}
 """What may lie between the two products of an attention."""
+
+
+def _takes_a_part(node: fx.Node) -> bool:
+    """Tell whether an indexed tuple holds values of the tuple's own input: what an LSTM gives back are new ones."""
+    source = node.args[0]
+    return isinstance(source, fx.Node) and _BY_TARGET.get(source.target) in ("split", "max_pool")
 
 
 def _attention_product(node: fx.Node) -> str | None:

@@ -54,6 +54,14 @@ class Parity(TypedDict, total=False):
     steps: Number
 
 
+class Fidelity(TypedDict, total=False):
+    """Engine against the float model on a few calibration samples; the SQNR is that of the worst output."""
+
+    max_abs: Number
+    sqnr_db: Number
+    samples: int
+
+
 class Percentiles(TypedDict, total=False):
     """Latency of one call in milliseconds."""
 
@@ -245,6 +253,7 @@ class BackendReport(_Verdict, total=False):
     gap: Gap
     coverage: Coverage
     parity: Parity
+    fidelity: Fidelity
     latency_ms: Latency
     latency_samples_ms: LatencySamples
     speedup: Number

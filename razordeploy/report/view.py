@@ -149,7 +149,8 @@ def accuracy_table(made: Mapping[str, BackendReport]) -> Table:
             [wording.significant(lookup(e, "parity", "max_abs")) for e in entries],
         ),
         ("in quantization steps of the output", [wording.significant(lookup(e, "parity", "steps")) for e in entries]),
-        ("signal to noise", [_signal(e) for e in entries]),
+        ("signal to noise", [_signal(e, "parity") for e in entries]),
+        ("outputs against the float model's, signal to noise", [_signal(e, "fidelity") for e in entries]),
     ]
     return _measured(rows)
 
@@ -164,10 +165,10 @@ def _points(gap: Number) -> str:
     return text if text == wording.MISSING else f"{text} points"
 
 
-def _signal(entry: BackendReport) -> str:
-    if lookup(entry, "parity", "max_abs") == 0:
+def _signal(entry: BackendReport, part: str) -> str:
+    if lookup(entry, part, "max_abs") == 0:
         return "no noise"
-    text = wording.fixed(lookup(entry, "parity", "sqnr_db"), 1)
+    text = wording.fixed(lookup(entry, part, "sqnr_db"), 1)
     return text if text == wording.MISSING else f"{text} dB"
 
 

@@ -22,6 +22,7 @@ from razordeploy.backends.registry import BUILT_IN, missing_modules
 from razordeploy.capture.export import capture
 from razordeploy.capture.graph import CapturedModel
 from razordeploy.config.qconfig import QuantizeConfig
+from razordeploy.quantization.compare import sqnr_db
 from razordeploy.quantization.plan import QParams, QuantPlan
 from razordeploy.quantization.qconfig import settings_for
 from razordeploy.quantization.simulate import simulate
@@ -178,6 +179,8 @@ class Tester:
     """False: there is no engine, or it is left out because it takes long to build."""
     notes: tuple[str, ...] = ("size",)
     """Rules of the backend's own that may note that the pattern is slow."""
+    least_db: float = 15.0
+    """What quantizing must keep of the float outputs; eight bits keep 25 and more of most patterns."""
     _files: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -243,7 +246,7 @@ class Tester:
         return self
 
     def run_and_compare(self, steps: float | None = None, *, relative: float = 1e-4) -> Tester:
-        """Simulation against engine in output steps (None: as the YAML says), float twin against torch."""
+        """Simulation against engine in output steps (None: as the YAML says), and both graphs against torch in float."""
         if not self.builds:
             return self
         limit = self.backend.spec.parity_steps if steps is None else steps
@@ -258,7 +261,11 @@ class Tester:
             for a, b in zip(torch_outputs, _tuple(twin(*arrays)), strict=True):
                 assert a.shape == b.shape
                 assert np.abs(a - b).max() <= relative * max(np.abs(a).max(), 1e-3), "float twin against torch"
-            outputs = zip(_tuple(simulated(*arrays)), _tuple(engine(*arrays)), self._steps(torch_outputs), strict=True)
+            quantized = _tuple(simulated(*arrays))
+            for i, (a, b) in enumerate(zip(torch_outputs, quantized, strict=True)):
+                kept = sqnr_db(torch.from_numpy(a).double(), torch.from_numpy(b).double())
+                assert kept is None or kept >= self.least_db, f"output {i}, batch {batch}: quantizing keeps {kept} dB"
+            outputs = zip(quantized, _tuple(engine(*arrays)), self._steps(torch_outputs), strict=True)
             for i, (a, b, step) in enumerate(outputs):
                 off = np.abs(a.astype(np.float64) - b).max() / step
                 assert off <= limit + 1e-3, f"output {i}, batch {batch}: {off:.3f} steps between simulation and engine"

@@ -107,3 +107,20 @@ def test_flatten_before_a_linear_layer(tester):
         .check_float_kernels(openvino=set(), onnxruntime=set())
         .run_and_compare()
     )
+
+
+class _Recurrent(nn.Module):
+    """What a recurrent layer gives back comes out of a tuple, and is not on the grid of what went in."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.recurrent = nn.Conv1d(4, 16, 3, padding=1), nn.LSTM(16, 16, batch_first=True)
+        self.head = nn.Linear(16, 8)
+
+    def forward(self, x):
+        found, _ = self.recurrent(self.conv(x).relu().transpose(1, 2))
+        return self.head(found[:, -1])
+
+
+def test_outputs_of_a_recurrent_layer_are_on_no_grid_of_its_inputs(tester):
+    tester(_Recurrent, (2, 4, 6), batches=(1,)).run_and_compare()

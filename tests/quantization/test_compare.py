@@ -50,7 +50,7 @@ def test_every_quantized_layer_in_order_with_the_noise_up_to_it():
     captured = capture(_Net().eval(), (x,))
     plan = place(captured, _SPEC, settings_for(_SPEC, QuantizeConfig()))
     tested = simulate(captured, plan, resolve(captured, plan, collect(captured, [plan], [(x,)])))
-    layers, outputs = compare_layers(captured, plan, tested, (x,))
+    layers, outputs, clean_outputs = compare_layers(captured, plan, tested, (x,))
     runs = [_All(captured.graph_module), _All(tested)]
     with torch.no_grad():
         for run in runs:
@@ -60,8 +60,9 @@ def test_every_quantized_layer_in_order_with_the_noise_up_to_it():
         clean, noisy = (run.seen[layer["node"]].double() for run in runs)
         noise = ((clean - noisy) ** 2).sum()
         assert layer["sqnr_db"] == pytest.approx(float(10 * torch.log10((clean**2).sum() / noise)), abs=1e-3)
-    for output, expected in zip(outputs, tested(x), strict=True):
-        torch.testing.assert_close(output, expected)
+    for ours, expected in ((outputs, tested(x)), (clean_outputs, captured.graph_module(x))):
+        for output, wanted in zip(ours, expected, strict=True):
+            torch.testing.assert_close(output, wanted)
 
 
 def test_no_noise_and_no_signal_have_no_ratio():
