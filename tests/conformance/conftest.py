@@ -246,7 +246,7 @@ class Tester:
         return self
 
     def run_and_compare(self, steps: float | None = None, *, relative: float = 1e-4) -> Tester:
-        """Simulation against engine in output steps (None: as the YAML says), and both graphs against torch in float."""
+        """Simulation against engine in output steps (None: the YAML's), and both graphs against torch in float."""
         if not self.builds:
             return self
         limit = self.backend.spec.parity_steps if steps is None else steps
