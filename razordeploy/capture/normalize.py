@@ -19,7 +19,7 @@ from razordeploy.capture.attention import scale_behind_product, write_out_attent
 from razordeploy.capture.batchnorm import KEEP, fold_batchnorm
 from razordeploy.capture.constants import fold_constants
 from razordeploy.capture.linear import products_to_linear
-from razordeploy.capture.padding import plain_padding
+from razordeploy.capture.padding import circular_padding, plain_padding
 from razordeploy.capture.pooling import plain_pooling
 
 _aten = torch.ops.aten
@@ -258,6 +258,7 @@ _PASSES: list[_Pass] = [
     scale_behind_product,
     plain_pooling,
     plain_padding,
+    circular_padding,
     products_to_linear,
     fold_batchnorm,
     fold_constant_affine,

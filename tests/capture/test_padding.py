@@ -37,3 +37,34 @@ def test_depthwise_is_seen():
     layer = nn.Conv2d(4, 4, 9, padding="same", groups=4).eval()
     captured = capture(layer, (torch.randn(2, 4, 12, 12),))
     assert [kind_of(n) for n in captured.graph.nodes if n.op == "call_function"] == ["depthwise_conv2d"]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 4, (3, 5), padding=(1, 2), padding_mode="circular"),
+        nn.Conv1d(4, 4, 4, padding="same", padding_mode="circular"),
+        nn.CircularPad2d((0, 2, 3, 0)),
+        nn.CircularPad3d(1),
+    ],
+    ids=str,
+)
+def test_circles_are_parts_joined(layer):
+    x = torch.randn(2, 4, *[7] * {"2": 2, "1": 1, "3": 3}[type(layer).__name__[-2]])
+    captured = capture(layer.eval(), (x,))
+    assert not any(n.target is torch.ops.aten.pad.default for n in captured.graph.nodes)
+    torch.testing.assert_close(captured.graph_module(x), layer(x))
+    assert all(tuple(n.meta["val"].shape[1:]) == tuple(v.shape[1:]) for n, v in _values(captured, x))
+
+
+def _values(captured, x):
+    class Kept(torch.fx.Interpreter):
+        def run_node(self, n):
+            found = super().run_node(n)
+            if n.op == "call_function":
+                seen.append((n, found))
+            return found
+
+    seen: list = []
+    Kept(captured.graph_module).run(x)
+    return seen
