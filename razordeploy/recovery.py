@@ -234,7 +234,7 @@ def engine_drop(deployment: Deployment, backend: Backend, draft: Draft) -> float
         scores = score(torch_runner(simulate(draft.captured, draft.plan, draft.params)))
     else:
         with tempfile.TemporaryDirectory(dir=job.work_dir, prefix=_CANDIDATE) as folder:
-            files = backend.export(deployment.export_job(backend, draft, Path(folder)))
+            files = backend.export(deployment.export_job(backend, draft, Path(folder), with_twin=False))
             role = "engine" if "engine" in files else "onnx"
             scores = score(backend.load(Path(folder), files, role, job.threads))
     return float(deployment.float_metrics[key] - scores[key])

@@ -130,17 +130,77 @@ def test_what_is_worse_is_not_kept_and_what_fails_is_noted(job, monkeypatch):
     assert result.backends["academic"]["metrics"]["engine"] == plain["metrics"]["engine"]
 
 
-@pytest.mark.parametrize("backend", ("openvino", "onnxruntime"))
-def test_engines_recover_too(job, backend):
-    model = net()
-    with torch.no_grad():  # three channels set the range of all
+def uneven(act=nn.ReLU):
+    """Three channels set the range of all; as wide as every backend's kernels want it."""
+    torch.manual_seed(0)
+    convs = (nn.Conv2d(3, 16, 3, padding=1), act(), nn.Conv2d(16, 16, 3), act(), nn.Conv2d(16, 16, 3), act())
+    model = nn.Sequential(*convs, nn.Flatten(), nn.Linear(256, 6)).eval()
+    with torch.no_grad():
         model[0].weight[:3] *= 300
         model[0].bias[:3] *= 300
         model[2].weight[:, :3] /= 300
-    result = run_ptq(job(model=model, backends=[backend], quantize=QuantizeConfig(), deploy=DeployConfig(max_drop=2.0)))
-    found = record(result, backend)
+    return model
+
+
+def labelled(model, seed):
+    """The stream with what ``model`` says as labels."""
+
+    def opened():
+        for batch in stream(seed)():
+            yield Batch(batch.inputs, model(batch.inputs[0]).argmax(1).detach())
+
+    return opened
+
+
+def of(model, **options):
+    return {"model": model, "evaluation": labelled(model, 1), "quantize": QuantizeConfig(), **options}
+
+
+@pytest.mark.parametrize("backend", ("openvino", "onnxruntime", "tensorrt", "academic"))
+def test_every_backend_recovers(job, backend):
+    """TensorRT, without a GPU, as it is simulated."""
+    result = run_ptq(job(**of(uneven(), backends=[backend], deploy=DeployConfig(max_drop=2.0))))
+    found, entry = record(result, backend), result.backends[backend]
     assert found["start"] > 10 and found["met"] and "CrossLayerEqualization" in found["algorithms"]
-    assert result.backends[backend]["passed"]
+    side = "simulated" if "engine" not in entry["metrics"] else "engine"
+    assert entry["gap"][f"float_to_{side}"] == pytest.approx(found["end"])
+
+
+@pytest.mark.timeout(900)  # it compiles, which takes its time where others do too
+def test_the_compilers_engine_recovers(job, monkeypatch):
+    pytest.importorskip("torch._inductor")
+    monkeypatch.setattr(recovery, "STEPS", tuple(step for step in recovery.STEPS if step[0] == "equalization"))
+    monkeypatch.setattr(recovery, "_MOST_FLOAT", 0.0)
+    result = run_ptq(job(**of(uneven(), backends=["torch_native"], deploy=DeployConfig(max_drop=4.0))))
+    found, entry = record(result, "torch_native"), result.backends["torch_native"]
+    assert found["start"] > 10 and found["met"] and [s["name"] for s in found["steps"]] == ["equalization"]
+    assert entry["gap"]["float_to_engine"] == pytest.approx(found["end"]) and entry["passed"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_every_step_is_tried_on_the_compilers_engine(job):
+    """Behind a SiLU nothing can be equalized, so that every other step has its turn."""
+    model = uneven(nn.SiLU)
+    result = run_ptq(job(**of(model, backends=["torch_native"])))
+    found = record(result, "torch_native")
+    assert found["start"] > 10 and found["end"] < found["start"]
+    tried = [s["name"] for s in found["steps"] if "drop" in s]
+    assert set(tried) >= {name for name, _ in recovery.STEPS} - {"equalization"}
+    assert result.backends["torch_native"]["gap"]["float_to_engine"] == pytest.approx(found["end"])
+
+
+def test_what_is_tried_writes_no_float_twin(job, monkeypatch):
+    seen = []
+    made = recovery.Deployment.export_job
+
+    def spied(self, *args, **kwargs):
+        seen.append(kwargs.get("with_twin", True))
+        return made(self, *args, **kwargs)
+
+    monkeypatch.setattr(recovery.Deployment, "export_job", spied)
+    run_ptq(job(**of(uneven(), backends=["onnxruntime"], deploy=DeployConfig(max_drop=2.0))))
+    assert seen[0] is True and seen[-1] is True and set(seen[1:-1]) == {False}
 
 
 def test_an_interrupted_recovery_goes_on_where_it_was(job, monkeypatch):

@@ -23,16 +23,15 @@ _ONE_FILE = 2**31 - 2**24
 def export(job: ExportJob) -> dict[str, str]:
     """Write ``model.onnx`` (int8 pairs), ``float.onnx`` and ``findings.json`` and, with a GPU, both engines."""
     quantized = quantized_model(job.marked, job.plan, job.params, rewrite)
-    files = {
-        **_save(quantized, job.out_dir, "model", "onnx"),
-        **_save(float_model(job.twin_marked), job.out_dir, "float", "onnx_float"),
-        **_findings(quantized, job.out_dir),
-    }
+    files = {**_save(quantized, job.out_dir, "model", "onnx"), **_findings(quantized, job.out_dir)}
+    if job.with_twin:
+        files.update(_save(float_model(job.twin_marked), job.out_dir, "float", "onnx_float"))
     if absent() is None:
         profile = Profile.of(job.options)
-        for role, onnx, name in (("engine", "model.onnx", "model.engine"), ("float", "float.onnx", "float.engine")):
-            build(job.out_dir / onnx, job.out_dir / name, profile)
-            files[role] = name
+        wanted = (("engine", "model"), ("float", "float")) if job.with_twin else (("engine", "model"),)
+        for role, stem in wanted:
+            build(job.out_dir / f"{stem}.onnx", job.out_dir / f"{stem}.engine", profile)
+            files[role] = f"{stem}.engine"
     return files
 
 

@@ -21,7 +21,9 @@ RUNTIME_GRAPH = "runtime_graph.json"
 def export(job: ExportJob) -> dict[str, str]:
     """Write ``model.pt2`` (int8), ``float.pt2`` and ``runtime_graph.json``: inputs, and the operations of both."""
     quantized = quantized_graph(job.captured, job.plan, job.params)
-    graphs = {"engine": ("model.pt2", quantized), "float": ("float.pt2", float_graph(job.twin))}
+    graphs = {"engine": ("model.pt2", quantized)}
+    if job.with_twin:
+        graphs["float"] = ("float.pt2", float_graph(job.twin))
     written: dict[str, Any] = {"inputs": _inputs(job.captured)}
     for role, (file, module) in graphs.items():
         written[role] = _compile(job, module, file)
