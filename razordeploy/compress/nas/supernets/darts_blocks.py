@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from razordeploy.compress.nas.supernets.blocks import BaseOP
 from razordeploy.compress.nas.supernets.layers import Config, DropPath, build_activation, build_norm
+from razordeploy.compress.nas.supernets.operation import BaseOP
 from razordeploy.errors import RecipeError
 
 _DROP_PROB = 0.1

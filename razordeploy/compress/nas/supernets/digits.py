@@ -7,10 +7,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from razordeploy.compress.nas.supernets.autoformer import AutoformerBackbone
-from razordeploy.compress.nas.supernets.blocks import Identity, MBBlock
 from razordeploy.compress.nas.supernets.darts import DartsBackbone
 from razordeploy.compress.nas.supernets.layers import ConvModule
+from razordeploy.compress.nas.supernets.mobilenet_blocks import MBBlock
 from razordeploy.compress.nas.supernets.mobilenet_v3 import AttentiveMobileNetV3
+from razordeploy.compress.nas.supernets.operation import Identity
 from razordeploy.compress.nas.supernets.pooled import SupernetClassifier
 from razordeploy.compress.nas.supernets.resnet_slice import ResNetSlice
 from razordeploy.subnet.dynamic_ops.resizer import DynamicInputResizer

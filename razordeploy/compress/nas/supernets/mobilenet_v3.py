@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from razordeploy.compress.nas.supernets.backbone import SearchableBackbone
-from razordeploy.compress.nas.supernets.blocks import MBBlock
 from razordeploy.compress.nas.supernets.layers import Config, ConvModule
+from razordeploy.compress.nas.supernets.mobilenet_blocks import MBBlock
 from razordeploy.compress.nas.supernets.ranges import parse_values
 from razordeploy.errors import RecipeError
 from razordeploy.subnet.dynamic_ops.sequential import DynamicSequential
@@ -122,7 +122,7 @@ class AttentiveMobileNetV3(SearchableBackbone):
         self.out_channels = self.last_mutable_channels.num_channels
         if zero_init_residual:
             for module in self.modules():
-                if isinstance(module, MBBlock) and (module.with_res_shortcut or module.with_attentive_shortcut):
+                if isinstance(module, MBBlock) and (module.has_residual or module.with_attentive_shortcut):
                     norm: Any = module.linear_conv.bn
                     nn.init.zeros_(norm.weight)
 

@@ -10,6 +10,7 @@ from torch import nn
 from razordeploy.compress.nas.search.cost import SupernetCosts
 from razordeploy.compress.nas.search.limits import Bounded, Limits
 from razordeploy.compress.nas.search.space import SearchSpace
+from razordeploy.compress.nas.supernets.digits import autoformer_digits, bignas_digits
 from razordeploy.subnet.channel_graph import channel_graph
 from razordeploy.subnet.dynamic_ops.attention import DynamicMultiheadAttention
 from razordeploy.subnet.dynamic_ops.conv import DynamicConv2d
@@ -26,6 +27,10 @@ from razordeploy.subnet.units.one_shot import OneShotMutableChannelUnit
 from .nets import Supernet, follow
 
 X = torch.zeros(1, 3, 8, 8)
+
+
+def ofa_digits():
+    return bignas_digits(conv_type="OFAConv2d", fine_grained=True)
 
 
 def _prepared(model, mutator=None):
@@ -160,3 +165,20 @@ def test_channel_units(forward):
         mutator.set_choices(subnet)
         static = export_fix_subnet(model, mutator=mutator, slice_weight=True, example_inputs=X)[1]
         assert counted == _of_static(static, (X,))
+
+
+@pytest.mark.parametrize("space_of", [ofa_digits, autoformer_digits])
+def test_the_first_candidates_are_looked_up_like_the_last(space_of):
+    model = space_of().eval()
+    mutator, space = _prepared(model)
+    costs = SupernetCosts(model, mutator, (torch.zeros(1, 1, 8, 8),))
+    assert costs.check(space)
+
+    def filled():
+        tables = [(len(layer.sizes), len(layer.work), len(layer.places), len(layer.there)) for layer in costs.layers]
+        return tables, costs.counted
+
+    before, rng = filled(), random.Random(3)
+    for _ in range(50):
+        costs(space.sample(rng))
+    assert filled() == before
