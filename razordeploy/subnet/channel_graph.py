@@ -13,7 +13,7 @@ import torch
 from razordeploy.capture.export import export_program
 from razordeploy.capture.normalize import plain_graph
 from razordeploy.errors import UsageError
-from razordeploy.subnet.tracer.axes import Axis, leaves
+from razordeploy.subnet.tracer.axes import Axis, find, is_frozen, leaves
 from razordeploy.subnet.tracer.layout import Cuts, Kept, Widths, cuts_of_leaves, parts_of
 from razordeploy.subnet.tracer.trace import Trace, trace
 from razordeploy.subnet.tracer.unit import PrunableUnit
@@ -58,6 +58,17 @@ class ChannelGraph:
     def prunable(self) -> dict[str, PrunableUnit]:
         """Units that may be given a choice."""
         return {name: unit for name, unit in self.units.items() if unit.prunable}
+
+    @property
+    def fixed(self) -> dict[str, str]:
+        """Parameters and buffers of which no dimension can shrink, by name, with the reason of the largest one."""
+        found = {}
+        for name, dims in self.trace.state.items():
+            if all(is_frozen(axis) for axis in dims):
+                largest = max(dims, key=lambda axis: find(axis).size, default=None)
+                reasons = (part.reason for part in leaves(largest)) if largest is not None else ()
+                found[name] = next((reason for reason in reasons if reason), "it is a single value")
+        return found
 
     def select(self, choice: Choice, *, round_to: int = 1) -> Selection:
         """Resolve ``choice`` to a width per unit.

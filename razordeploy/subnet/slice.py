@@ -19,6 +19,8 @@ from razordeploy.subnet.slice_module import sliced_modules
 from razordeploy.subnet.slice_state import named_tensors, sliced_state
 
 _log = logging.getLogger(__name__)
+_MUCH_FIXED = 0.1
+"""Share of the parameters from which it is said which of them cannot be pruned."""
 _Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 _TOLERANCE = 1e-4
 """Largest difference between the two forms, relative to the largest output: float32 sums in another order."""
@@ -99,9 +101,21 @@ def slice_model(
         reasons = "; ".join(f"{unit.name}: {unit.reason}" for unit in list(graph.units.values())[:3])
         raise ModelError(f"nothing in {type(model).__name__} can be pruned ({reasons or 'it has no channels'})")
     selection = graph.select(choice, round_to=round_to)
+    _say_fixed(model, graph)
     args = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
     ranking = importance or l1_importance(named_tensors(model))
     return _sliced(model, graph, selection, ranking, (args, dict(example_kwargs or {})))
+
+
+def _say_fixed(model: torch.nn.Module, graph: ChannelGraph) -> None:
+    """Log the largest parameters that no choice shrinks, where they are much of the model."""
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    reasons = {name: reason for name, reason in graph.fixed.items() if name in sizes}
+    total, fixed = sum(sizes.values()), sum(sizes[name] for name in reasons)
+    if total and fixed > _MUCH_FIXED * total:
+        largest = sorted(reasons, key=lambda name: -sizes[name])[:3]
+        named = ", ".join(f"{name} ({sizes[name] / total:.0%}: {reasons[name]})" for name in largest)
+        _log.warning("%.0f %% of the parameters stay at any choice: %s", 100 * fixed / total, named)
 
 
 def _sliced(

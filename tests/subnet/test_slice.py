@@ -308,3 +308,25 @@ def test_option_a_shortcuts_lose_padding(x):
     small = rd.prune(resnet20(), example_inputs=images)
     assert outputs(small.eval(), images).shape == (2, 10)
     assert sum(p.numel() for p in small.parameters()) < 0.3 * sum(p.numel() for p in resnet20().parameters())
+
+
+class Positions(nn.Module):
+    """Most of its parameters mix positions, not channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.mix, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(64, 64), nn.Conv2d(8, 4, 3, padding=1)
+
+    def forward(self, x):
+        return self.b(self.mix(self.a(x).flatten(2)).unflatten(2, (8, 8)))
+
+
+def test_parameters_that_no_choice_shrinks_are_named(x, caplog):
+    with caplog.at_level("WARNING", logger="razordeploy"):
+        rd.prune(Positions(), example_inputs=(x,), choice=0.5)
+    assert "89 % of the parameters stay at any choice: mix.weight (88%" in caplog.text
+    assert "spatial" in caplog.text
+    caplog.clear()
+    with caplog.at_level("WARNING", logger="razordeploy"):
+        rd.prune(Net(), example_inputs=(x,), choice=0.5)
+    assert not caplog.text

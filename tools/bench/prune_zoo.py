@@ -63,8 +63,15 @@ def run(family: str, choice: float) -> dict[str, Any]:
         "right_shape": shapes[0] == shapes[1],
         "finite": all(bool(t.isfinite().all()) for t in leaves(found)),
         "seconds": dict(zip(parts, map(float.__sub__, clock[1:], clock), strict=False)),
+        "fixed": fixed_share(module, graph),
         "frozen": {unit.name: unit.reason for unit in graph.units.values() if unit.reason},
     }
+
+
+def fixed_share(module: torch.nn.Module, graph: Any) -> float:
+    """Parameters of which no dimension is channels, as a share of all: no choice of widths leaves fewer."""
+    sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
+    return sum(sizes.get(name, 0) for name in graph.fixed) / sum(sizes.values())
 
 
 def leaves(outputs: Any) -> list[torch.Tensor]:

@@ -1,6 +1,6 @@
 """Every pruning algorithm at a quarter of the multiply-adds, against L1 and against the same shape from scratch.
 
-    python tools/bench/pruning.py [--data digits|cifar10] [--seeds 5] [--epochs 10] [--subset 3000] [--part 0/2]
+    python tools/bench/pruning.py [--data digits|cifar10] [--seeds 5] [--epochs 8] [--subset 2000] [--part 0/2]
 
 For each seed a float network is trained for ``epochs``. L1, RatioPruner and Group Fisher start from it and train for
 ``epochs`` more (Group Fisher prunes in the first half of them, in batches of 16, others are 64). AutoSlim and DMCP
@@ -171,8 +171,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=("digits", "cifar10"), default="digits")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--subset", type=int, default=3000, help="training images of CIFAR-10")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--subset", type=int, default=2000, help="training images of CIFAR-10")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--cache", type=Path, default=Path("work_dirs/bench_pruning"))
     parser.add_argument("--part", help="i/n: only every n-th row, from the i-th, and no table")

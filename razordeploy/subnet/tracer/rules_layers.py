@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from razordeploy.subnet.tracer.axes import Axis, cat, factor, find, freeze, leaf, prod, same_count, split, unify
+from razordeploy.subnet.tracer.axes import (
+    PROD,
+    Axis,
+    cat,
+    factor,
+    find,
+    freeze,
+    is_frozen,
+    leaf,
+    prod,
+    same_count,
+    split,
+    unify,
+)
 from razordeploy.subnet.tracer.rules_pointwise import broadcast
 
 if TYPE_CHECKING:
@@ -79,10 +92,12 @@ def _grouped(t: Tracer, node: fx.Node, x: Axis, groups: int, *, transposed: bool
     """Join the input with a grouped weight; returns the output's axis.
 
     Many narrow groups (depthwise is the extreme) are pruned as a whole, a few wide ones inside: every group then keeps
-    equally many channels, each its own.
+    equally many channels, each its own. Groups that are fixed inside, positions of an image for instance, are pruned
+    as a whole.
     """
     rows, own = t.axes(node.args[1])[:2]
-    if groups <= max(rows.size // groups, own.size) and _only_grouped(node.args[1], groups):
+    wide = groups <= max(rows.size // groups, own.size) and not _fixed_inside(x, groups)
+    if wide and _only_grouped(node.args[1], groups):
         return _wide_groups(t, str(node.args[1].target), x, groups, transposed=transposed)  # type: ignore[union-attr]
     counted, _ = factor(rows, [groups, rows.size // groups])
     if transposed:
@@ -96,6 +111,17 @@ def _grouped(t: Tracer, node: fx.Node, x: Axis, groups: int, *, transposed: bool
     t.trace.groups.append(counted)
     t.note(node, counted)
     return out
+
+
+def _fixed_inside(axis: Axis, groups: int) -> bool:
+    """Tell whether ``axis`` is that many groups times factors that cannot shrink."""
+    axis = find(axis)
+    if axis.kind != PROD:
+        return False
+    count, parts = 1, [find(part) for part in axis.parts]
+    while parts and count < groups:
+        count *= parts.pop(0).size
+    return count == groups and bool(parts) and all(is_frozen(part) for part in parts)
 
 
 def _only_grouped(weight: object, groups: int) -> bool:

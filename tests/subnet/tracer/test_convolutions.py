@@ -159,6 +159,25 @@ class Padded(nn.Module):
         return self.c(self.b(x) + F.pad(x, (0, 0, 0, 0, 2, 2)))
 
 
+class Partitioned(nn.Module):
+    """RepMLP: one fully connected layer a set of channels, over the positions of a window."""
+
+    def __init__(self, sets=4, window=4):
+        super().__init__()
+        inside = sets * window * window
+        self.sets, self.window = sets, window
+        self.a, self.b = conv(3, 12), conv(12, 8)
+        self.mix, self.bn = nn.Conv2d(inside, inside, 1, groups=sets, bias=False), nn.BatchNorm2d(sets)
+
+    def forward(self, x):
+        x = self.a(x)
+        (batch, channels, height, width), k = x.shape, self.window
+        x = x.reshape(batch, channels, height // k, k, width // k, k).permute(0, 2, 4, 1, 3, 5)
+        y = self.mix(x.reshape(-1, self.sets * k * k, 1, 1)).reshape(-1, self.sets, k, k)
+        y = self.bn(y).reshape(batch, height // k, width // k, channels, k, k)
+        return self.b(y.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, height, width))
+
+
 PATTERNS = {
     "chain": lambda: (nn.Sequential(conv(3, 8), conv(8, 12), conv(12, 8)), 8),
     "residual": lambda: (Residual(), 8),
@@ -174,6 +193,7 @@ PATTERNS = {
     "res2": lambda: (Res2(), 8),
     "split_attention": lambda: (SplitAttention(), 8),
     "weight_standardised": lambda: (nn.Sequential(conv(3, 8), Standardised(8, 8, 3), conv(8, 8)), 8),
+    "partitioned": lambda: (Partitioned(), 8),
     "padded_shortcut": lambda: (Padded(), 8),
     "prelu": lambda: (nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(8), nn.Conv2d(8, 8, 1), nn.PReLU()), 8),
 }
@@ -185,3 +205,12 @@ def test_units_may_be_permuted_and_zeros_removed(name, oracle, x):
     check = oracle(Head(body, channels), x)
     assert check.permute() >= 2
     check.remove_zeros(0.5)
+
+
+def test_groups_that_are_positions_inside_go_as_a_whole(oracle, x):
+    graph = oracle(Head(Partitioned(), 8), x).graph
+    readers = [unit for unit in graph.prunable.values() if any("mix.weight" in m.tensor for m in unit.members)]
+    assert [(unit.channels, unit.kind) for unit in readers] == [(4, "groups")]
+    # One set: what is left of the layer's shape are positions.
+    fixed = oracle(Head(Partitioned(sets=1), 8), x).graph.fixed
+    assert "spatial" in next(reason for name, reason in fixed.items() if "mix.weight" in name)

@@ -1,12 +1,8 @@
 """A subnet that `dmcp_mbv2_supernet_32xb64.py` has drawn, trained from scratch."""
 
-_base_ = ["../../_base_/imagenet.py"]
+_base_ = ["../../_base_/dmcp_subnet.py"]
 
 model = dict(
-    type="sub_model",
     cfg=dict(cfg_path="mmcls::mobilenet_v2/mobilenet-v2_8xb32_in1k.py"),
     fix_subnet="work_dirs/dmcp_mbv2_supernet_32xb64/model_sample/expected_ch.yaml",
 )
-train_dataloader = dict(batch_size=64)
-optim_wrapper = dict(_delete_=True, optimizer=dict(type="SGD", lr=0.5, momentum=0.9, weight_decay=1e-4, nesterov=True))
-param_scheduler = dict(_delete_=True, type="PolyLR", power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=62500)
