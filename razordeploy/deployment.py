@@ -13,6 +13,7 @@ from razordeploy.backends.usage import usage_text
 from razordeploy.capture.graph import CapturedModel, tensor_specs
 from razordeploy.each_backend import Made, Timer
 from razordeploy.environment import versions
+from razordeploy.garbage import collection_paused
 from razordeploy.job import PTQJob, begin
 from razordeploy.quantization.cache import model_digest
 from razordeploy.quantization.changes import write_changes
@@ -42,7 +43,7 @@ class Deployment:
         replaces = target is None
         target = job.work_dir / backend.name if target is None else target
         with staged_directory(target) as staged:
-            with timer("export"):
+            with timer("export"), collection_paused():
                 begin(job, f"{backend.name}: export")
                 files = backend.export(self.export_job(backend, draft, staged))
                 (staged / "placement.json").write_text(json_text(plan_record(draft.plan, draft.params)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from razordeploy.backends.base import Backend
@@ -12,6 +14,7 @@ from razordeploy.cost_aware import placed_by_cost
 from razordeploy.deployment import Deployment, marked_once
 from razordeploy.each_backend import Made, Timer, make_each, open_backends
 from razordeploy.errors import ModelError, RecipeError, UsageError
+from razordeploy.garbage import collection_paused
 from razordeploy.job import PTQJob, PTQResult, begin
 from razordeploy.preparation import improve_all, prepare, with_widths, work_on
 from razordeploy.quantization.algorithms.table import build_algorithms
@@ -37,7 +40,7 @@ def run_ptq(job: PTQJob) -> PTQResult:
         )
     backends, errors = open_backends(job.backends)
     timer = Timer()
-    with timer("capture"):
+    with timer("capture"), collection_paused():
         begin(job, "capture", kept="nothing is kept")
         captured = capture(job.model, job.example_inputs, dynamic_batch=job.deploy.dynamic_batch)
     check_tensor_names(job.deploy, captured)
@@ -51,7 +54,7 @@ def run_ptq(job: PTQJob) -> PTQResult:
     if job.quantize.algorithms:
         with timer("improve"):
             drafts = improve_all(job, prepared, work_on(job, captured, notes))
-    with timer("export"):
+    with timer("export"), collection_paused():
         begin(job, "export")
         marked = marked_once(job, captured, backends, [d.plan for d in prepared.drafts.values()])
     begin(job, "evaluate the float model")
@@ -70,13 +73,21 @@ def run_ptq(job: PTQJob) -> PTQResult:
         artifact, entry = made
         notes.extend(doubt(backend.name, entry))
         entry.update(placed.entry)
-        entry["seconds"] = {**timer.seconds, **placed.seconds, **entry["seconds"]}
+        entry["seconds"] = _together(timer.seconds, placed.seconds, entry["seconds"])
         entry["calibration"] = {"samples": calibration.statistics.samples, "seconds": timer.seconds["calibrate"]}
         return artifact, entry
 
     result = PTQResult(artifacts={}, backends={}, warnings=notes, errors=errors)
     make_each(backends, result, make)
     return result
+
+
+def _together(*parts: Mapping[str, float]) -> dict[str, float]:
+    """Seconds by step; a step that comes twice adds up."""
+    total: dict[str, float] = {}
+    for step, seconds in (item for part in parts for item in part.items()):
+        total[step] = total.get(step, 0.0) + seconds
+    return total
 
 
 def check_model(model: object) -> None:

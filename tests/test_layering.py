@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Lowest first; what shares a line shares a rank, and may not import each other.
 LAYERS = (
     ("errors",),
-    ("environment", "lazy", "registry", "storage", "strict_json"),
+    ("environment", "garbage", "lazy", "registry", "storage", "strict_json"),
     ("artifact", "workdir"),
     ("config",),
     ("executors",),

@@ -59,7 +59,7 @@ def _channels_last(module: fx.GraphModule) -> None:
     copies: dict[int, torch.Tensor] = {}
     for owner in module.modules():
         for name, tensor in [*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False)]:
-            if tensor.dim() != 4 or tensor.is_contiguous(memory_format=torch.channels_last):
+            if tensor.dim() != 4 or tensor.is_mkldnn or tensor.is_contiguous(memory_format=torch.channels_last):
                 continue
             if id(tensor) not in copies:
                 copy = tensor.detach().contiguous(memory_format=torch.channels_last)

@@ -5,7 +5,6 @@ In place becomes functional, no-ops go, constants are computed, attention is wri
 
 from __future__ import annotations
 
-import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
@@ -18,6 +17,7 @@ from razordeploy.capture.affine import fold_constant_affine
 from razordeploy.capture.attention import scale_behind_product, write_out_attention
 from razordeploy.capture.batchnorm import KEEP, fold_batchnorm
 from razordeploy.capture.constants import fold_constants
+from razordeploy.capture.fresh import fold_fresh, is_view
 from razordeploy.capture.linear import products_to_linear
 from razordeploy.capture.padding import circular_padding, plain_padding
 from razordeploy.capture.pooling import plain_pooling
@@ -57,7 +57,7 @@ def normalize(program: torch.export.ExportedProgram, *, keep_norms: bool = False
     With ``keep_norms`` the weight's node of a layer that a batch norm was folded into remembers both in
     ``meta["folded_norm"]``.
     """
-    return _run(program, [_drop_dropout], _PASSES, {KEEP: keep_norms})
+    return _run(program, [_drop_dropout, fold_fresh], _PASSES, {KEEP: keep_norms})
 
 
 def plain_graph(program: torch.export.ExportedProgram) -> fx.GraphModule:
@@ -122,14 +122,14 @@ def _functionalize(graph_module: fx.GraphModule) -> bool:
     writers = {node for node, _ in in_place}
     roots: dict[fx.Node, fx.Node] = {}
     for node in nodes:
-        aliased = node in writers or _is_alias(node)
+        aliased = node in writers or is_view(node)
         roots[node] = roots[node.args[0]] if aliased and node.args[0] in roots else node
     aliases = [n for n in nodes if roots[n] is not n and n not in writers]
     for node in writers:
         written = node.args[0]
         while written in writers:
             written = written.args[0]
-        if not isinstance(written, fx.Node) or written.op in {"placeholder", "get_attr"} or _is_alias(written):
+        if not isinstance(written, fx.Node) or written.op in {"placeholder", "get_attr"} or is_view(written):
             return False
         stale = (n for n in aliases if roots[n] is roots[node] and order[n] < order[node])
         if any(order[user] > order[node] for alias in stale for user in alias.users):
@@ -141,17 +141,6 @@ def _functionalize(graph_module: fx.GraphModule) -> bool:
         later = {user for user in written.users if order[user] > order[node]}
         written.replace_all_uses_with(node, delete_user_cb=later.__contains__)
     return True
-
-
-def _is_alias(node: fx.Node) -> bool:
-    """Tell whether the result may share memory with the first argument."""
-    if node.op != "call_function" or not node.args:
-        return False
-    if node.target is operator.getitem:
-        return True
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return False
-    return any(r.alias_info is not None and not r.alias_info.is_write for r in node.target._schema.returns)
 
 
 def _drop_state(graph_module: fx.GraphModule) -> None:

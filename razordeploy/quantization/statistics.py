@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from razordeploy.capture.fast import fast, fast_input
+from razordeploy.capture.fused import fuse_layers
 from razordeploy.capture.graph import CapturedModel, attribute
 from razordeploy.errors import DataError
 from razordeploy.quantization.observers.base import Observer
@@ -89,6 +90,7 @@ def _watch(captured: CapturedModel, statistics: Statistics) -> fx.GraphModule:
         watched.add_submodule(f"_observer_{i}", observer)
         with graph.inserting_after(by_name[name]):
             graph.call_module(f"_observer_{i}", (by_name[name],))
+    fuse_layers(watched)
     return fast(watched)
 
 

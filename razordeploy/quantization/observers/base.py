@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,13 +27,18 @@ def _in_memory_order(x: Tensor) -> Tensor:
     return x.as_strided((x.numel(),), (1,)) if dense else x
 
 
+def _finite(extremes: Tensor) -> bool:
+    # Four small operations on a tensor cost more than one number costs to read.
+    return bool(torch.isfinite(extremes).all()) if extremes.dim() else math.isfinite(extremes.item())
+
+
 def aminmax(x: Tensor, ch_axis: int | None) -> tuple[Tensor, Tensor]:
     """Minimum and maximum of ``x``, without a copy: 0-d, or ``(C,)`` along ``ch_axis``."""
     if ch_axis is None:
-        low, high = torch.aminmax(_in_memory_order(x))
-        return low, high
+        flat = _in_memory_order(x)
+        return flat.amin(), flat.amax()
     parts = split_channels(x, ch_axis)
-    # Along an axis, torch.aminmax is not vectorised: the two reductions take a tenth of its time.
+    # torch.aminmax takes half as long again as the two reductions, and along an axis, not vectorised, ten times.
     return parts.amin((0, 2)), parts.amax((0, 2))
 
 
@@ -80,7 +87,7 @@ class Observer(GrowingState):
         x = x.detach().to(torch.float32)
         low, high = self._aminmax(x)
         # One test on the extremes finds every NaN and infinity: aminmax propagates both.
-        if not bool((torch.isfinite(low) & torch.isfinite(high)).all()):
+        if not (_finite(low) and _finite(high)):
             self.saw_non_finite.fill_(True)
             x = x.nan_to_num(0.0, 0.0, 0.0)
             low, high = self._aminmax(x)

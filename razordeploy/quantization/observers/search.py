@@ -55,9 +55,16 @@ def histogram_clipping(histogram: Histogram, scheme: QScheme) -> Loss:
 def exact_loss(rows: Tensor, scheme: QScheme) -> Loss:
     """Squared error of the values themselves: ``rows`` is ``(R, n)`` float32."""
 
+    held = torch.empty_like(rows)
+    low, high = scheme.qmin, scheme.qmax
+
     def loss(scale: Tensor, zero_point: Tensor) -> Tensor:
-        error = (rows / scale).round_().add_(zero_point).clamp_(scheme.qmin, scheme.qmax)
-        error.sub_(zero_point).mul_(scale).sub_(rows).square_()
+        error = torch.div(rows, scale, out=held).round_()
+        if scheme.symmetric and scheme.signed:  # the zero point is 0
+            error.clamp_(low, high)
+        else:
+            error.add_(zero_point).clamp_(low, high).sub_(zero_point)
+        error.mul_(scale).sub_(rows).square_()
         return error.sum(1, dtype=torch.float64)
 
     return loss
