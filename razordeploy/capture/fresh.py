@@ -14,7 +14,6 @@ from torch import fx
 from razordeploy.capture.constants import is_random, makes_tensor, materialise, run_node
 from razordeploy.capture.graph import attribute, flat_nodes
 
-
 _COPIES = {torch.ops.aten.lift_fresh_copy.default}
 
 
