@@ -76,7 +76,8 @@ def _fuse_convolution(module: fx.GraphModule, conv: fx.Node) -> None:
 
 
 def _arguments(conv: fx.Node) -> tuple[Any, ...]:
-    given = list(conv.args) + [None, [1, 1], [0, 0], [1, 1], 1][len(conv.args) - 2 :]
+    defaults: list[Any] = [None, [1, 1], [0, 0], [1, 1], 1]
+    given: list[Any] = [*conv.args, *defaults[len(conv.args) - 2 :]]
     x, weight, bias, *pairs, groups = given
     return x, weight, bias, *(list(p) * 2 if len(p) == 1 else list(p) for p in pairs), groups
 
