@@ -106,8 +106,16 @@ class InternalError(RazorDeployError):
         self.__cause__ = error
 
 
+_LISTED = 32
+"""Names that one line may hold."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Say what ``name`` may have been meant to be: ``did you mean 'x'?`` or the list of what is known."""
+    """Say what ``name`` may have been meant to be: ``did you mean 'x'?``, or what is known (of many, the likest)."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+    if close:
+        return f"did you mean '{close[0]}'?"
+    shown = known if len(known) <= _LISTED else sorted(difflib.get_close_matches(name, known, n=_LISTED // 4, cutoff=0))
+    others = f" and {len(known) - len(shown)} others" if len(shown) < len(known) else ""
+    return f"known: {', '.join(shown)}{others}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ _CONTAINERS = ("state_dict", "model_state_dict", "model", "module")
 _SHOWN = 3
 WRAPPED = "architecture."
 """What stands before the names of a model inside an algorithm."""
+# Buffers that mmrazor's dynamic operations and mutables have beside the weights.
+_MASK = re.compile(r"\.(mutable_attrs|mutable_channels?|mutable)\.|\.(mutable_)?mask$|\.mutable_mask")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +87,10 @@ def load_into(
         shapes = [f"{key} {_dims(state[key])}, the model has {_dims(own[key])}" for key in result.mismatched]
         kinds = (("missing", result.missing), ("unexpected", result.unexpected), ("of another shape", shapes))
         text = ", ".join(f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds if names)
+        by_name = suggest_key_mapping(own, found) if result.missing or result.unexpected else None
         raise CheckpointError(
             f"'{path}' does not match the model: {text}",
-            hint=suggest_key_mapping(own, found) or "check that the recipe's model is the one that was trained",
+            hint=by_name or "check that the recipe's model is the one that was trained",
         )
     return result
 
@@ -101,11 +104,39 @@ def of_architecture(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict
     Args:
         state: what a file holds.
         own: the model's own.
+
+    Raises:
+        CheckpointError: what is kept of the channels is not all of them.
     """
     wanted = [key for key in own if not key.endswith("num_batches_tracked")]
     if not wanted or not all(f"{WRAPPED}{key}" in state for key in wanted) or any(key in state for key in wanted):
         return state
-    return OrderedDict((k.removeprefix(WRAPPED), v) for k, v in state.items() if k.startswith(WRAPPED))
+    return unwrapped(state, own)
+
+
+def unwrapped(state: Mapping[str, Tensor], own: Container[str] = ()) -> dict[str, Tensor]:
+    """The weights of ``architecture`` in the state of an algorithm, without the masks that pruning leaves among them.
+
+    Args:
+        state: of the algorithm.
+        own: names that the model itself has, which are no masks of pruning.
+
+    Raises:
+        CheckpointError: a mask switches channels off, so that the weights alone are another model.
+    """
+    found: dict[str, Tensor] = OrderedDict()
+    for name, value in state.items():
+        if not name.startswith(WRAPPED):
+            continue
+        if name.removeprefix(WRAPPED) in own or _MASK.search(name) is None:
+            found[name.removeprefix(WRAPPED)] = value
+        elif not bool(value.bool().all()):
+            raise CheckpointError(
+                f"'{name}' of the checkpoint keeps {int(value.bool().sum())} of {value.numel()} channels: it is of a "
+                "pruned model, and its weights as a whole are not what was trained",
+                hint="razordeploy export CONFIG --checkpoint FILE --slice-weight writes the part that is kept",
+            )
+    return found
 
 
 def _load(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> LoadResult:

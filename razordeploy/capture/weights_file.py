@@ -74,7 +74,8 @@ def _check_path(path: Path) -> None:
     if not path.exists():
         # Path() has already folded the two slashes of an address into one.
         if re.match(r"\w{2,}:/", str(path)):
-            raise CheckpointError(f"'{path}' is an address, and nothing is downloaded", hint="give a local file")
+            address = re.sub(r":/+", "://", str(path), count=1)
+            raise CheckpointError(f"'{address}' is an address, and nothing is downloaded", hint="give a local file")
         beside = [p.name for p in path.parent.iterdir() if p.is_file()] if path.parent.is_dir() else []
         close = nearest(path.name, beside)
         raise CheckpointError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -54,15 +54,21 @@ class PreparedModel(QATGraph):
         """
         return simulate(self.trained_model(self.captured), self.plan, self.params()).eval()
 
-    def export(self, out_dir: str | Path) -> Artifact:
+    def export(
+        self, out_dir: str | Path, finish: Callable[[CapturedModel], CapturedModel] = lambda graph: graph
+    ) -> Artifact:
         """Write the engine and its float twin into ``out_dir``, as ``razordeploy.load_engine`` takes them.
+
+        Args:
+            out_dir: made, or replaced.
+            finish: adds float operations to the graph, whose nodes keep their names.
 
         Raises:
             DataError: a fake quant has no scale yet.
             BackendError: the engine cannot be built.
             MissingDependency: the backend's package is not installed.
         """
-        params, trained = self.params(), self.trained_model(self.captured)
+        params, trained = self.params(), finish(self.trained_model(self.captured))
         marked = None
         if self.backend.needs_onnx:
             from razordeploy.backends.onnx_passes.export import export_marked

@@ -232,7 +232,7 @@ def test_missing_folder_and_address(tmp_path, save):
     assert message(tmp_path / "a" / "b.pth") == f"no checkpoint '{tmp_path}/a/b.pth'; check the path"
     assert message(tmp_path) == f"expected a checkpoint file, '{tmp_path}' is a folder; name a file in it"
     assert message("https://a.b/c.pth") == (
-        "'https:/a.b/c.pth' is an address, and nothing is downloaded; give a local file"
+        "'https://a.b/c.pth' is an address, and nothing is downloaded; give a local file"
     )
 
 
@@ -343,3 +343,36 @@ def test_public_cifar10_checkpoint():
     assert r"with key_mapping={r'^module\.': ''} everything matches, and strict=False drops" in load_message(
         model, path
     )
+
+
+def wrapped(masks):
+    """The net's weights in an algorithm's checkpoint, with masks of its dynamic operations beside them."""
+    state = {f"architecture.{key}": value for key, value in net().state_dict().items()}
+    state["mutator.units.0.mutable_channel.mask"] = torch.zeros(4)
+    return {**state, **{f"architecture.{key}": value for key, value in masks.items()}}
+
+
+def test_masks_of_pruning_that_keep_everything_are_left_out(tmp_path):
+    masks = {"conv.mutable_attrs.out_channels.mask": torch.ones(4, dtype=torch.bool), "bn.mutable_mask": torch.ones(4)}
+    state = wrapped(masks)
+    torch.save({"state_dict": state}, tmp_path / "pruned.pth")
+    model = net()
+    assert load_into(model, tmp_path / "pruned.pth") == LoadResult()
+    assert torch.equal(model.conv.weight, state["architecture.conv.weight"])
+
+
+def test_weights_of_a_pruned_model_are_not_taken_for_the_whole_one(tmp_path):
+    mask = torch.tensor([True, False, True, False])
+    torch.save(wrapped({"conv.mutable_attrs.out_channels.mask": mask}), tmp_path / "pruned.pth")
+    with pytest.raises(CheckpointError, match="keeps 2 of 4 channels: it is of a pruned model.*razordeploy export"):
+        load_into(net(), tmp_path / "pruned.pth")
+
+
+def test_a_mask_of_the_models_own_is_kept(tmp_path):
+    model = net()
+    model.register_buffer("mask", torch.zeros(2))
+    torch.save(
+        {f"architecture.{k}": v for k, v in {**net().state_dict(), "mask": torch.ones(2)}.items()}, tmp_path / "m"
+    )
+    load_into(model, tmp_path / "m")
+    assert bool(model.mask.all())

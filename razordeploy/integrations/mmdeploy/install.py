@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from razordeploy.integrations.mmdeploy.algorithms import keep_scales, plain_models_in_tasks
 from razordeploy.integrations.mmdeploy.calibration import choose_calibration_data, register_subset
 from razordeploy.integrations.mmdeploy.children import count_dead_children_as_failed
 from razordeploy.integrations.mmdeploy.managers import register_managers
@@ -24,6 +25,7 @@ def install() -> None:
 
     for shim in SHIMS:
         shim()
+    plain_models_in_tasks()
     count_dead_children_as_failed()
     register_subset()
     register_managers()
@@ -31,10 +33,11 @@ def install() -> None:
 
 
 def _add_hooks() -> None:
-    from mmdeploy.apis import create_calib_input_data
+    from mmdeploy.apis import create_calib_input_data, torch2onnx
     from mmdeploy.apis.core import PIPELINE_MANAGER
     from mmdeploy.apis.utils import to_backend
 
+    PIPELINE_MANAGER.get_input_hooks(torch2onnx).append(keep_scales)
     PIPELINE_MANAGER.get_input_hooks(create_calib_input_data).append(choose_calibration_data)
     PIPELINE_MANAGER.get_input_hooks(to_backend).append(unchanged)
 

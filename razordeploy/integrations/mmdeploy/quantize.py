@@ -11,6 +11,7 @@ from typing import Any
 from razordeploy.artifact import Artifact
 from razordeploy.backends.loaded import only_engine
 from razordeploy.errors import RecipeError, UsageError, nearest
+from razordeploy.integrations.mmdeploy.algorithms import TRAINED
 
 _OPTIONS = ("engine", "quantize", "max_drop")
 _SUFFIXES = {"openvino": ".xml", "onnxruntime": ".onnx", "tensorrt": ".engine"}
@@ -20,7 +21,8 @@ def engine_files(backend: str, ir_file: Path, work_dir: Path, deploy_cfg: Any) -
     """Make the engine of ``ir_file`` and return the file that a wrapper is built from.
 
     A deploy config with ``razordeploy = dict(engine=...)`` names a finished engine, trained or calibrated by
-    razordeploy's own verbs. One with ``calib_config`` is calibrated here, with the images that mmdeploy has written.
+    razordeploy's own verbs; a checkpoint of ``MMArchitectureQuant`` has left one in the work dir. One with
+    ``calib_config`` is calibrated here, with the images that mmdeploy has written.
     Any other file is converted as it is, pairs included.
 
     Args:
@@ -30,8 +32,11 @@ def engine_files(backend: str, ir_file: Path, work_dir: Path, deploy_cfg: Any) -
         deploy_cfg: mmdeploy's.
     """
     options = _options(deploy_cfg)
+    trained = work_dir / TRAINED
     if "engine" in options:
         made = _finished(backend, Path(options["engine"]))
+    elif trained.is_dir():
+        made = _finished(backend, trained)
     else:
         calibration = _calibration_file(work_dir, deploy_cfg)
         quantized = _is_quantized(ir_file)

@@ -34,13 +34,14 @@ def read_weights_only() -> None:
     from mmengine.runner.checkpoint import CheckpointLoader
 
     from razordeploy.capture.weights_file import read_weights_file
+    from razordeploy.integrations.mmdeploy.algorithms import plain_weights
 
     def load_from_local(filename: str, map_location: Any = None) -> Any:
         """Read ``filename`` onto the CPU; mmengine copies from there."""
         path = Path(filename).expanduser()
         if not path.is_file():
             raise FileNotFoundError(f"{filename} can not be found.")
-        return read_weights_file(path, trust=False)
+        return plain_weights(read_weights_file(path, trust=False))
 
     CheckpointLoader.register_scheme(prefixes="", loader=load_from_local, force=True)
 

@@ -134,6 +134,41 @@ def world(tmp_path_factory):
     )
 
 
+def quantized_world(world, folder, quantizer, *, scales=True):
+    """``model``, ``model_cfg`` and ``checkpoint`` of ``MMArchitectureQuant`` around the world's model, calibrated."""
+    import razordeploy.registry  # noqa: F401
+    from razordeploy.quantization.qat.phases import calibration_phase, validation_phase
+
+    network = {
+        "type": "mmrazor.MMArchitectureQuant",
+        "data_preprocessor": {
+            "type": f"{codebase()}.ClsDataPreprocessor",
+            "mean": [127.5] * 3,
+            "std": [64.0] * 3,
+            "to_rgb": True,
+            "num_classes": 4,
+        },
+        "architecture": {**NETWORK, "_scope_": codebase()},
+        "quantizer": {"type": f"mmrazor.{quantizer}"},
+        "input_shapes": (1, 3, 32, 32),
+    }
+    model = build(network)
+    model.architecture.load_state_dict(world.model.state_dict(), strict=False)
+    calibration_phase(model)
+    generator = np.random.default_rng(1)
+    coarse = torch.from_numpy(generator.uniform(-2, 2, (32, 3, 4, 4)).astype(np.float32))
+    with torch.no_grad():
+        model(torch.nn.functional.interpolate(coarse, size=32, mode="bicubic"))
+    validation_phase(model)
+    state = model.state_dict()
+    if not scales:
+        state = {key: value for key, value in state.items() if key.startswith("architecture.")}
+    checkpoint = folder / "quantized.pth"
+    torch.save({"state_dict": state, "meta": {}}, checkpoint)
+    config = write_config(folder / "quantized_model.py", network, world.images)
+    return SimpleNamespace(model=model, model_cfg=config, checkpoint=checkpoint)
+
+
 def deploy_config(folder, backend, *, name="deploy.py", **extra):
     """A shipped deploy config, for images of 32 x 32."""
     base = ROOT / "recipes" / "deploy" / codebase() / f"classification_{backend}-int8_224x224.py"

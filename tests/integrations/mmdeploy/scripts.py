@@ -18,6 +18,7 @@ import torch.multiprocessing as mp
 from mmdeploy.apis import create_calib_input_data, torch2onnx, visualize_model
 from mmdeploy.apis.core import PIPELINE_MANAGER
 from mmdeploy.apis.utils import build_task_processor, to_backend
+from mmdeploy.backend.sdk.export_info import export2SDK
 from mmdeploy.utils import (
     Backend,
     get_backend,
@@ -50,8 +51,10 @@ def deploy(args):
     functions = [torch2onnx, create_calib_input_data]
     PIPELINE_MANAGER.enable_multiprocess(True, functions)
     PIPELINE_MANAGER.set_log_level(logging.INFO, functions)
-    deploy_cfg, _ = load_config(args.deploy_cfg, args.model_cfg)
+    deploy_cfg, model_cfg = load_config(args.deploy_cfg, args.model_cfg)
     Path(args.work_dir).mkdir(parents=True, exist_ok=True)
+    if args.dump_info:
+        export2SDK(deploy_cfg, model_cfg, args.work_dir, pth=args.checkpoint, device="cpu")
     flag = mp.Value("d", 0, lock=False)
     file = get_ir_config(deploy_cfg)["save_file"]
     torch2onnx(args.img, args.work_dir, file, args.deploy_cfg, args.model_cfg, args.checkpoint, device="cpu")
@@ -137,6 +140,7 @@ def main():
     parser.add_argument("--calib-dataset-cfg")
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--speed-test", action="store_true")
+    parser.add_argument("--dump-info", action="store_true")
     args = parser.parse_args()
     if args.script == "deploy":
         args.checkpoint, args.img = args.rest

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from tests.integrations.mmdeploy.conftest import NETWORK, build, codebase, deploy_config, write_config
+from tests.integrations.mmdeploy.conftest import NETWORK, build, codebase, deploy_config, quantized_world, write_config
 
 
 @pytest.fixture
@@ -170,6 +170,67 @@ def test_engine_of_our_own_verbs(plugin, world, tmp_path, how):
     (file,) = exported(world.model_cfg, config, world.checkpoint, world.image, tmp_path)
     found = scores([file], world.model_cfg, config, IMAGES)
     np.testing.assert_array_equal(found, rd.load_engine(artifact)(IMAGES.numpy()))
+
+
+@pytest.mark.parametrize(
+    ("backend", "quantizer"),
+    [("openvino", "OpenVINOQuantizer"), ("tensorrt", "TensorRTQuantizer"), ("onnxruntime", "OpenVINOQuantizer")],
+)
+def test_engine_of_a_quantized_checkpoint(plugin, told, world, tmp_path, backend, quantizer):
+    quantized = quantized_world(world, tmp_path, quantizer)
+    config = deploy_config(tmp_path, backend)
+    (file,) = exported(quantized.model_cfg, config, quantized.checkpoint, world.image, tmp_path)
+    found = scores([file], quantized.model_cfg, config, IMAGES)
+    expected = quantized.model.get_deploy_model()(IMAGES)
+    expected = (expected[0] if isinstance(expected, tuple | list) else expected).softmax(1)
+    steps = float((found - expected).abs().max())
+    if backend == "onnxruntime":
+        assert any("was quantized for 'openvino'" in line and "calibrated anew" in line for line in told)
+        assert steps < 0.2
+    else:
+        assert not any(line.startswith("razordeploy") for line in told)
+        assert steps < 0.02, "the scales are those of the checkpoint"
+    assert (tmp_path / "razordeploy" / "trained").is_dir() == (backend != "onnxruntime")
+
+
+def test_a_quantized_checkpoint_without_scales_is_calibrated(plugin, told, world, tmp_path):
+    quantized = quantized_world(world, tmp_path, "OpenVINOQuantizer", scales=False)
+    config = deploy_config(tmp_path, "openvino")
+    exported(quantized.model_cfg, config, quantized.checkpoint, world.image, tmp_path)
+    assert any("has no scales: it is calibrated" in line for line in told)
+    # An engine of an earlier run is not taken for one of this checkpoint.
+    (tmp_path / "razordeploy" / "trained").mkdir()
+    exported(quantized.model_cfg, config, quantized.checkpoint, world.image, tmp_path)
+    assert not (tmp_path / "razordeploy" / "trained").exists()
+
+
+def test_a_distilled_student(plugin, world, tmp_path):
+    network = {
+        "type": "mmrazor.SingleTeacherDistill",
+        "architecture": {**NETWORK, "_scope_": codebase()},
+        "teacher": {**NETWORK, "_scope_": codebase()},
+        "distiller": {"type": "ConfigurableDistiller"},
+    }
+    model_cfg = write_config(tmp_path / "kd.py", network, world.images)
+    state = {f"architecture.{key}": value for key, value in world.model.state_dict().items()}
+    state |= {f"teacher.{key}": torch.zeros_like(value) for key, value in world.model.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "kd.pth")
+    config = deploy_config(tmp_path, "onnxruntime", calib_config={"create_calib": False})
+    (file,) = exported(model_cfg, config, tmp_path / "kd.pth", world.image, tmp_path)
+    found = scores([file], model_cfg, config, IMAGES)
+    with torch.no_grad():
+        expected = world.model.head.fc(world.model.extract_feat(IMAGES)[-1]).softmax(1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_pruning_algorithm_is_refused_with_the_way(plugin, world, tmp_path):
+    from razordeploy.errors import RecipeError
+
+    network = {"type": "mmrazor.ItePruneAlgorithm", "architecture": {**NETWORK, "_scope_": codebase()}}
+    model_cfg = write_config(tmp_path / "prune.py", network, world.images)
+    config = deploy_config(tmp_path, "onnxruntime")
+    with pytest.raises(RecipeError, match="'ItePruneAlgorithm' is an algorithm.*razordeploy export"):
+        exported(model_cfg, config, world.checkpoint, world.image, tmp_path)
 
 
 def test_pruned_subnet(plugin, world, tmp_path):
