@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import fx
 
@@ -16,8 +18,21 @@ _ADAPTIVE = {
 }
 
 
+_CEIL_MODE = {
+    _aten.avg_pool1d.default: 4,
+    _aten.avg_pool2d.default: 4,
+    _aten.avg_pool3d.default: 4,
+    _aten.max_pool1d.default: 5,
+    _aten.max_pool2d.default: 5,
+    _aten.max_pool3d.default: 5,
+}
+"""Pooling -> position of ``ceil_mode`` among its arguments; of the kernel, stride and padding 1, 2 and 3."""
+
+
 def plain_pooling(graph_module: fx.GraphModule) -> None:
     """Adaptive pooling to one cell becomes a mean; to a divisor of a fixed input size, ordinary average pooling.
+
+    ``ceil_mode`` goes where no window reaches over the edge: engines have int8 kernels for the plain form alone.
 
     A mean over the axes of an image that drops them becomes one that keeps them and a flatten: engines pool in int8,
     and have no int8 kernel for other means.
@@ -27,6 +42,8 @@ def plain_pooling(graph_module: fx.GraphModule) -> None:
             _plain_adaptive(node)
         elif node.target is _aten.mean.dim:
             _keep_axes(graph_module.graph, node)
+        elif node.target in _CEIL_MODE:
+            _plain_ceil(node, _CEIL_MODE[node.target])
 
 
 def _plain_adaptive(node: fx.Node) -> None:
@@ -43,6 +60,26 @@ def _plain_adaptive(node: fx.Node) -> None:
         kernel = [int(s) // int(o) for s, o in zip(shape[-len(size) :], size, strict=True)]
         node.target = _ADAPTIVE[node.target]  # type: ignore[index]
         node.args = (node.args[0], kernel, kernel)
+
+
+def _plain_ceil(node: fx.Node, position: int) -> None:
+    shape = shape_of(node.args[0])  # type: ignore[arg-type]
+    if shape is None or len(node.args) <= position or not node.args[position]:
+        return
+    dims = 1 if "1d" in str(node.target) else 2 if "2d" in str(node.target) else 3
+    stride = node.args[2] or node.args[1]
+    dilation = node.args[4] if position > 4 else 1
+    window = zip(*(_each(v, dims) for v in (node.args[1], stride, node.args[3], dilation)), strict=True)
+    sizes = shape[len(shape) - dims :]
+    for size, (kernel, step, pad, apart) in zip(sizes, window, strict=True):
+        if not isinstance(size, int) or (size + 2 * pad - apart * (kernel - 1) - 1) % step:
+            return
+    node.args = (*node.args[:position], False, *node.args[position + 1 :])
+
+
+def _each(value: Any, dims: int) -> list[int]:
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return [int(v) for v in values] * (dims if len(values) == 1 else 1)
 
 
 def _keep_axes(graph: fx.Graph, node: fx.Node) -> None:

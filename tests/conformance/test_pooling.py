@@ -34,6 +34,28 @@ def test_average(tester, pool):
     )
 
 
+@pytest.mark.parametrize(
+    "pool",
+    [
+        *(nn.AvgPool2d(3, 1, 1), nn.AvgPool2d(3, 2, 1, count_include_pad=False)),
+        *(nn.AvgPool2d(2, ceil_mode=True), nn.AvgPool2d(3, 1, ceil_mode=True)),
+    ],
+    ids=str,
+)
+def test_average_of_values_of_both_signs(tester, pool):
+    """Zeros around an image are the zero of its grid; a window that ends at the edge needs no ceil mode."""
+    tested = tester(lambda: nn.Sequential(nn.Conv2d(8, 8, 3), pool, nn.Conv2d(8, 8, 1)), IMAGE, batches=(1,))
+    tested.check_int8({"conv2d": 2, "avg_pool": 1}).check_float_kernels(openvino=set(), onnxruntime=set())
+    tested.run_and_compare()
+
+
+def test_average_over_the_edge(tester):
+    tested = tester(lambda: _between(nn.AvgPool2d(3, 2, ceil_mode=True, count_include_pad=False)), IMAGE)
+    tested.check_int8({"conv2d": 2, "avg_pool": 1}, openvino={"conv2d": 2}).run_and_compare()
+    if tested.backend.name == "openvino":
+        assert "over the edge" in tested.float_reasons["avg_pool"]
+
+
 def test_global(tester):
     (
         tester(lambda: _between(nn.AdaptiveAvgPool2d(1)), IMAGE, batches=(1,))

@@ -2,13 +2,21 @@
 
     python tools/bench/zoo.py [--families resnet,swin] [--backend openvino,onnxruntime] [--limit-s 240] [--json F]
                               [--rivals DIR]
+    python tools/bench/zoo.py --summary F...
 
 Weights are random (one seed), batch-norm statistics are fitted to the data. One row per family and backend: cosine of
 the int8 outputs to the float model's, int8 operations out of those planned, int8 latency over float latency of the
 same engine (interleaved, batch 1), and the seconds that quantization took.
 
+``input 8`` is the cosine of the float model with its input alone rounded to 8 bits: deep networks of random weights
+amplify any rounding, and an int8 engine, whose first layer reads that input, can hardly be closer to the float model.
+
 With ``--rivals`` the same module goes through NNCF (OpenVINO) and quantize_static (ONNX Runtime): their cosine, and
 the latency ratio ours/theirs, measured in the same interleaved run. Their models are kept in DIR and used again.
+Where a rival's export fixed the batch, our engine is made with ``dynamic_batch=False`` too before the two are timed.
+
+Families that the JSON file has already are not run again: a run that was cut off goes on. ``--summary`` prints the
+geometric means over such files.
 """
 
 from __future__ import annotations
@@ -152,6 +160,7 @@ def run(family: str, backends: list[str], samples: int, rivals: Path | None, thr
         seconds = time.perf_counter() - start
         with torch.no_grad():
             expected = flat(module(images[:8]))
+            amplified = cosine(flat(module(rounded(images[:8]))), expected, "the float model")
         for name in backends:
             engine, twin = rd.Engine(made[name], threads=threads), rd.Engine(made[name], "float", threads)
             runners = {"int8": engine.runner, "float": twin.runner}
@@ -161,8 +170,13 @@ def run(family: str, backends: list[str], samples: int, rivals: Path | None, thr
                 except Exception as error:  # whatever the rival raises is its result
                     failure = f"{type(error).__name__}: {error}"
             fixed = engine.inputs[0].shape[0]
-            if "rival" in runners and not takes_any_batch(runners["rival"], images, expected):
-                fixed = fixed or 2  # its exporter fixed the batch of the example
+            dynamic = fixed is None
+            if "rival" in runners and dynamic and not takes_any_batch(runners["rival"], images, expected):
+                fixed = 2  # its exporter fixed the batch of the example
+                static = {"example_inputs": (images[:2],), "deploy": {"dynamic_batch": False}}
+                same = rd.ptq(module, batches, backend=name, out_dir=Path(folder) / "static", **static)
+                engine, twin = rd.Engine(same, threads=threads), rd.Engine(same, "float", threads)
+                runners |= {"int8": engine.runner, "float": twin.runner}
             parts = images[:8].split(fixed or 8)
             cosines = {
                 k: cosine(np.concatenate([flat(r(p.numpy())) for p in parts]), expected, k) for k, r in runners.items()
@@ -176,12 +190,13 @@ def run(family: str, backends: list[str], samples: int, rivals: Path | None, thr
                     "family": family,
                     "backend": name,
                     "cosine": cosines["int8"],
+                    "input8": amplified,
                     "int8": coverage.int8,
                     "planned": coverage.planned,
                     "int8/float": times["int8"].p50_ms / times["float"].p50_ms,
                     "int8_ms": times["int8"].p50_ms,
                     "seconds": seconds,
-                    "dynamic": engine.inputs[0].shape[0] is None,
+                    "dynamic": dynamic,
                     "float": [f"{op}: {reason} x{n}" for (op, reason), n in reasons.most_common()],
                 }
             )
@@ -194,6 +209,13 @@ def run(family: str, backends: list[str], samples: int, rivals: Path | None, thr
                     "ours/rival": times["int8"].p50_ms / times["rival"].p50_ms,
                 }
     return rows
+
+
+def rounded(images: torch.Tensor) -> torch.Tensor:
+    """The images on a grid of 256 levels from their smallest to their largest value."""
+    low, high = images.aminmax()
+    step = (high - low) / 255
+    return ((images - low) / step).round() * step + low
 
 
 def takes_any_batch(runner: Any, images: torch.Tensor, expected: np.ndarray) -> bool:
@@ -258,6 +280,7 @@ def main() -> None:
     parser.add_argument("--limit-s", type=int, default=240)
     parser.add_argument("--rivals", type=Path, help="compare with NNCF and quantize_static; keep their models here")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--summary", type=Path, nargs="+", help="print the means over these JSON files, run nothing")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -265,9 +288,16 @@ def main() -> None:
             json.dumps(run(options.child, options.backend.split(","), options.samples, options.rivals, options.threads))
         )
         return
+    if options.summary:
+        summarize([row for file in options.summary for row in json.loads(file.read_text())])
+        return
     rows: list[dict[str, Any]] = []
-    print(f"{'family':20s}{'backend':13s}{'cosine':>8s}{'int8 ops':>12s}{'int8/float':>12s}{'quantize s':>12s}  batch")
-    for family in options.families.split(","):
+    if options.json and options.json.exists():
+        rows = [row for row in json.loads(options.json.read_text()) if "error" not in row]
+    print(f"{'family':20s}{'backend':13s}{'cosine':>8s}{'input 8':>9s}{'int8 ops':>12s}{'int8/float':>12s}", end="")
+    print(f"{'quantize s':>12s}  batch")
+    done_before = {row["family"] for row in rows}
+    for family in (f for f in options.families.split(",") if f not in done_before):
         command = [sys.executable, __file__, "--child", family, "--backend", options.backend]
         command += ["--threads", str(options.threads)]
         command += ["--rivals", str(options.rivals)] if options.rivals else []
@@ -289,7 +319,9 @@ def main() -> None:
             for row in json.loads(done.stdout.splitlines()[-1]):
                 rows.append(row)
                 ops = f"{row['int8']}/{row['planned']}"
-                numbers = f"{row['cosine']:8.4f}{ops:>12s}{row['int8/float']:12.2f}{row['seconds']:12.1f}"
+                numbers = (
+                    f"{row['cosine']:8.4f}{row['input8']:9.4f}{ops:>12s}{row['int8/float']:12.2f}{row['seconds']:12.1f}"
+                )
                 batch = "any" if row["dynamic"] else "fixed"
                 rival = ""
                 if "rival_error" in row:
@@ -299,6 +331,32 @@ def main() -> None:
                 print(f"{family:20s}{row['backend']:13s}{numbers}  {batch}{rival}", flush=True)
         if options.json:
             options.json.write_text(json.dumps(rows, indent=1))
+
+
+def summarize(rows: list[dict[str, Any]]) -> None:
+    """Geometric means, the worst families and how many reach a cosine of 0.99, a backend at a time."""
+    for row in rows:
+        if "error" in row:
+            print(f"{row['family']}: {row['error']}")
+    for backend in dict.fromkeys(row["backend"] for row in rows if "backend" in row):
+        mine = [row for row in rows if row.get("backend") == backend]
+        print(f"{backend}: {len(mine)} families")
+        for key in ("int8/float", "ours/rival"):
+            ratios = {row["family"]: row[key] for row in mine if key in row}
+            if ratios:
+                worst = sorted(ratios.items(), key=lambda item: -item[1])[:6]
+                mean = float(np.exp(np.mean(np.log(list(ratios.values())))))
+                over = sum(ratio > 1.1 for ratio in ratios.values())
+                listed = ", ".join(f"{family} {ratio:.2f}" for family, ratio in worst)
+                print(f"  {key}: geometric mean {mean:.3f} of {len(ratios)}, over 1.10: {over}; {listed}")
+        for key in ("cosine", "rival_cosine", "input8"):
+            cosines = {row["family"]: row[key] for row in mine if key in row}
+            if cosines:
+                low = sorted((c, family) for family, c in cosines.items() if c < 0.99)
+                listed = ", ".join(f"{family} {c:.3f}" for c, family in low)
+                print(f"  {key}: {len(cosines) - len(low)} of {len(cosines)} at 0.99 or more; {listed}")
+        short = [f"{r['family']} {r['int8']}/{r['planned']}" for r in mine if r["int8"] != r["planned"]]
+        print(f"  planned, but float in the engine: {', '.join(short) or 'nothing'}")
 
 
 if __name__ == "__main__":

@@ -69,6 +69,10 @@ class OpenVINORunner:
             origins = str(info["originalLayersNames"].astype(str)) if "originalLayersNames" in info else ""
             names = [o for o in origins.split(",") if o]
             names += [o.removesuffix(PRODUCT) for o in (*names, node.get_friendly_name()) if o.endswith(PRODUCT)]
+            if kind == "Reduce":  # pooling to one cell; where it loses the name, the reshape behind it has it
+                readers = [port.get_node() for port in node.output(0).get_target_inputs()]
+                names += [n.get_friendly_name() for n in readers if "layerType" in n.get_rt_info()
+                          and str(n.get_rt_info()["layerType"].astype(str)) == "Reshape"]  # fmt: skip
             bias = _BIAS.match(node.get_friendly_name())
             if kind in _LAYERS and bias is not None:
                 names.append(bias[1])

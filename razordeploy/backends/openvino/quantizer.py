@@ -10,13 +10,14 @@ from torch import fx
 from razordeploy.backends.openvino.spec import SPEC
 from razordeploy.capture.graph import CapturedModel
 from razordeploy.config.backend_spec import OpRule
-from razordeploy.quantization.op_kinds import kind_of
+from razordeploy.quantization.op_kinds import DEPTHWISE, kind_of
 from razordeploy.quantization.placement import OpSettings, Settings, place
 from razordeploy.quantization.plan import QuantPlan
 
 _GROUPS, _DILATION = 6, 7
 """Positions among the arguments of a transposed convolution; the groups' is a plain one's too."""
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
+_KERNELS = (*_CONVOLUTIONS, *DEPTHWISE, "linear")
 _NEVER_NEGATIVE = {"relu", "sigmoid", "hardsigmoid", "softmax"}
 _KEEPS_SIGN = {
     "max_pool",
@@ -32,7 +33,7 @@ _KEEPS_SIGN = {
 
 
 def plan(captured: CapturedModel, settings: Settings) -> QuantPlan:
-    """Place by the YAML's rules, and by what its grouped and transposed convolutions can do."""
+    """Place by the YAML's rules, and by what its grouped and transposed convolutions, products and pools can do."""
     return place(captured, SPEC, _within_limits(settings))
 
 
@@ -41,6 +42,11 @@ def _within_limits(settings: Settings) -> Settings:
         found = settings(node, kind, rule)
         if kind.startswith("attention_"):  # its fused kernel takes zero point 0 only
             return replace(found, activation=replace(found.activation, signed=True, symmetric=True))
+        if kind == "mul" and all(map(_bare_kernel, node.args[:2])):
+            # Kernels take a zero point off what they write, and then write floats.
+            return replace(found, activation=replace(found.activation, signed=True, symmetric=True))
+        if kind == "avg_pool":
+            return _pooled(found, node)
         if kind in _CONVOLUTIONS and len(node.args) > _GROUPS and node.args[_GROUPS] != 1:
             return _zero_point_0(found, node)
         if not kind.startswith("conv_transpose"):
@@ -52,6 +58,24 @@ def _within_limits(settings: Settings) -> Settings:
         return _zero_point_0(found, node)
 
     return limited
+
+
+def _pooled(found: OpSettings, node: fx.Node) -> OpSettings:
+    padding, ceil_mode, counted = (_argument(node, i, d) for i, d in ((3, 0), (4, False), (5, True)))
+    if ceil_mode:
+        return replace(found, skip=found.skip or "OpenVINO pools in float where a window reaches over the edge")
+    if counted and any(padding if isinstance(padding, (list, tuple)) else (padding,)):
+        return _zero_point_0(found, node)  # its kernel pads with the integer 0, whatever number that stands for
+    return found
+
+
+def _argument(node: fx.Node, position: int, default: object) -> object:
+    return node.args[position] if len(node.args) > position else default
+
+
+def _bare_kernel(value: object) -> bool:
+    """Tell whether a convolution or linear layer writes ``value``, without an activation, for one reader."""
+    return isinstance(value, fx.Node) and kind_of(value) in _KERNELS and len(value.users) == 1
 
 
 def _zero_point_0(found: OpSettings, node: fx.Node) -> OpSettings:

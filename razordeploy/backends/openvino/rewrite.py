@@ -15,6 +15,7 @@ def rewrite(model: ir.Model) -> None:
     """Change a graph with pairs, in place."""
     written_out_hard_sigmoid(model)
     linear_on_rows(model, rank=3, gemm=False)
+    _integers_first(model)
     _name_scaled_products(model)
 
 
@@ -39,6 +40,37 @@ def written_out_hard_sigmoid(model: ir.Model) -> None:
             out.name, value.name = f"{out.name}.unused", out.name
         ir.convenience.replace_all_uses_with(out, value)
         model.graph.remove(node, safe=True)
+
+
+def _integers_first(model: ir.Model) -> None:
+    """A product computes in the type of its first operand: let that not be one whose kernel writes floats.
+
+    A convolution or linear layer takes the zero point off what it writes for a product alone, and writes floats.
+    """
+    for node in model.graph:
+        if node.op_type == "Mul" and _written_as_float(node.inputs[0]) and not _written_as_float(node.inputs[1]):
+            first, second = node.inputs
+            node.replace_input_with(0, second)
+            node.replace_input_with(1, first)
+
+
+def _quantized(value: ir.Value | None) -> ir.Value | None:
+    """What a pair before ``value`` quantizes; None where there is no pair."""
+    pair = value.producer() if value is not None else None
+    integers = pair.inputs[0] if pair is not None and pair.op_type == "DequantizeLinear" else None
+    quantize = integers.producer() if integers is not None else None
+    return quantize.inputs[0] if quantize is not None and quantize.op_type == "QuantizeLinear" else None
+
+
+def _written_as_float(value: ir.Value | None) -> bool:
+    source = _quantized(value)
+    if source is None:
+        return False
+    kernel = source.producer()
+    if kernel is not None and kernel.op_type == "Add" and any(v is not None and v.const_value for v in kernel.inputs):
+        layer = next((v.producer() for v in kernel.inputs if v is not None and v.producer() is not None), None)
+        kernel = layer if layer is not None and layer.op_type == "MatMul" else kernel
+    return kernel is not None and kernel.op_type in {"Conv", "MatMul"} and len(list(source.uses())) == 1
 
 
 def _number(graph: ir.Graph, name: str, value: float) -> ir.Value:

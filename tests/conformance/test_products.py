@@ -1,0 +1,45 @@
+"""Products of two tensors that kernels have just written, as gates and high-order convolutions have them."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from tests.conformance.blocks import IMAGE
+
+
+class _Product(nn.Module):
+    def __init__(self, order):
+        super().__init__()
+        self.order = order
+        self.both, self.deep = nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.head = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        a, b = self.both(x).chunk(2, 1)
+        a = self.deep(a)
+        return self.head(a * b if self.order == "kernel first" else b * a)
+
+
+class _Kernels(nn.Module):
+    def __init__(self, make):
+        super().__init__()
+        self.a, self.b, self.head = make(8, 8), make(8, 8), make(8, 4)
+
+    def forward(self, x):
+        return self.head(self.a(x) * self.b(x))
+
+
+@pytest.mark.parametrize("order", ["kernel first", "kernel second"])
+def test_with_a_part_of_another(tester, order):
+    tester(lambda: _Product(order), IMAGE).check_int8({"conv2d": 3, "mul": 1}).run_and_compare()
+
+
+def test_of_two_convolutions(tester):
+    tester(lambda: _Kernels(lambda i, o: nn.Conv2d(i, o, 1)), IMAGE).check_int8(
+        {"conv2d": 3, "mul": 1}
+    ).run_and_compare()
+
+
+def test_of_two_linear_layers(tester):
+    tester(lambda: _Kernels(nn.Linear), (2, 6, 8)).check_int8({"linear": 3, "mul": 1}).run_and_compare()
