@@ -14,12 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from razordeploy.analysis import run_analysis
-from razordeploy.cli.deploying import checked_backends
-from razordeploy.cli.given import resolve
-from razordeploy.cli.jobs import RecipeJob, with_images
+from razordeploy.cli.asked import Asked
 from razordeploy.cli.screen import ScreenProgress
 from razordeploy.cli.signals import Signalled, stop_on_signals
-from razordeploy.config.recipe import load_recipe
 from razordeploy.job import PTQJob
 from razordeploy.quantization.calibrate import Interrupted
 from razordeploy.report.analysis import keep_float, keep_line, rows, write_analysis
@@ -42,31 +39,20 @@ def run(
     data: Path | None = None,
 ) -> int:
     """Analyze, write and print; return the exit code: 0, 3 (a backend is missing) or 128 + signal."""
-    recipe_path, overrides = resolve(recipe_path, overrides)
-    recipe = load_recipe(recipe_path, overrides)
-    if data is not None:
-        overrides = with_images(recipe, overrides, data)
-        recipe = load_recipe(recipe_path, overrides)
-    names = checked_backends(recipe.deploy.backends if backends is None else backends)
-    job = RecipeJob.open(recipe, checkpoint, trust=trust)
-    folder = work_dir or Path(recipe.work_dir or Path("work_dirs") / recipe.name)
+    asked = Asked.open(
+        recipe_path,
+        backends=backends,
+        checkpoint=checkpoint,
+        work_dir=work_dir,
+        overrides=overrides,
+        trust=trust,
+        data=data,
+    )
+    folder = asked.work_dir
     with WorkDir(folder) as work, stop_on_signals() as stop, ScreenProgress() as screen:
-        asked = PTQJob(
-            model=job.built.module,
-            example_inputs=job.example_inputs(),
-            calibration=job.calibration,
-            evaluation=job.evaluation if job.has_evaluation() else None,
-            metric=job.metric(),
-            backends=names,
-            work_dir=work.path,
-            quantize=recipe.quantize,
-            deploy=job.deploy,
-            calibration_samples=recipe.calibration.num_samples,
-            data_fingerprint=job.data_fingerprint(),
-            progress=screen.progress(stop),
-        )
+        job = asked.as_job(PTQJob, work.path, progress=screen.progress(stop))
         try:
-            found, errors = run_analysis(asked, samples=samples)
+            found, errors = run_analysis(job, samples=samples)
         except (Interrupted, Signalled) as end:
             screen.close()
             number = end.number if isinstance(end, Signalled) else stop.number

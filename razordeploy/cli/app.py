@@ -48,6 +48,14 @@ Sets = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe; several may follow."),
 ]
 Paths = Annotated[list[Path], typer.Argument(help="Engine folders, work dirs that hold them, ONNX files, or recipes.")]
+Backends = Annotated[str | None, typer.Option("--backend", help="Backends, comma-separated; default: the recipe's.")]
+Checkpoint = Annotated[Path | None, typer.Option(help="Float weights, instead of the recipe's.")]
+Folder = Annotated[Path | None, typer.Option("--work-dir", help="Default: work_dirs/<recipe>/.")]
+MaxDrop = Annotated[float | None, typer.Option(min=0, help="Largest loss of the metric, in points.")]
+Seconds = Annotated[float, typer.Option(min=0, help="Latency measurement per backend; 0: none.")]
+Trust = Annotated[bool, typer.Option(help="Let the checkpoint run code while it loads.")]
+Images = Annotated[Path | None, typer.Option("--data", help="A folder of images, instead of the recipe's.")]
+Launcher = Annotated[str, typer.Option(help="none, pytorch, slurm or mpi.")]
 Threads = Annotated[int, typer.Option(min=0, help="Engine threads; 0: the engine's own choice.")]
 
 WORDS: list[str] = []

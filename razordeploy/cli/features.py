@@ -72,7 +72,7 @@ def _image(image: str, recipe: Recipe, job: RecipeJob) -> Tensor:
             raise DataError(
                 f"{recipe.path}: no 'data' section, so there is no image number {image}", hint="give a file"
             )
-        source = build_source(recipe.data, "test")
+        source = build_source(recipe.data, "test", recipe.path.parent)
         if int(image) >= len(source):
             raise DataError(f"expected a number below {len(source)}, got {image}", hint=source.describe())
         found = source[int(image)][0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ import torch
 from razordeploy.artifact import TensorSpec
 from razordeploy.assemble import assemble
 from razordeploy.capture.build import BuiltModel
+from razordeploy.capture.factory import resolve_factory
 from razordeploy.config.recipe import Recipe
 from razordeploy.config.sections import DeployConfig
 from razordeploy.data.base import Source
@@ -23,7 +23,7 @@ from razordeploy.data.boxes import box_batches
 from razordeploy.data.loader import batches
 from razordeploy.data.mm import calibration_loader, dataset_meta, mm_batches
 from razordeploy.data.sources import build_source
-from razordeploy.errors import DataError, RazorDeployError, RecipeError, UsageError
+from razordeploy.errors import DataError, ModelError, RazorDeployError, RecipeError, UsageError
 from razordeploy.train.boxes import BoxMetric, evaluator_section
 
 EVALUATION_BATCH = 100
@@ -135,7 +135,7 @@ class RecipeJob:
         assert self.recipe.data is not None
         data = self._fitting(self.recipe.data) if self.recipe.is_onnx_file else self.recipe.data
         try:
-            return build_source(data, split)
+            return build_source(data, split, self.recipe.path.parent)
         except (RazorDeployError, MemoryError):
             raise
         except Exception as error:  # a function of the user's own may raise anything
@@ -157,10 +157,9 @@ class RecipeJob:
         name = self.recipe.deploy.metric
         if ":" not in name:
             return name if self.built.dense is None else self._box_metric()
-        module, _, attribute = name.partition(":")
         try:
-            function = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+            function = resolve_factory(name, self.recipe.path.parent)
+        except ModelError as error:
             raise RecipeError(f"deploy.metric '{name}' cannot be imported: {error}") from error
 
         def metric(outputs: Any, targets: Any) -> Any:

@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from razordeploy.backends.base import Backend
-from razordeploy.cli.deploying import checked_backends, deploy
-from razordeploy.cli.given import resolve
-from razordeploy.cli.jobs import RecipeJob, with_images
-from razordeploy.config.recipe import load_recipe
+from razordeploy.cli.asked import Asked
+from razordeploy.cli.deploying import deploy
+from razordeploy.cli.jobs import RecipeJob
 from razordeploy.job import Progress, PTQJob, PTQResult
 from razordeploy.pipeline import run_ptq
 from razordeploy.quantization.draft import Draft
@@ -38,55 +37,30 @@ def run(
     ``command`` is what the user typed: it is in the report, and what an interrupted run is resumed with. ``data`` is
     a folder of images, in place of the recipe's.
     """
-    recipe_path, overrides = resolve(recipe_path, overrides)
-    recipe = load_recipe(recipe_path, overrides)
-    if data is not None:
-        overrides = with_images(recipe, overrides, data)
-        recipe = load_recipe(recipe_path, overrides)
-    names = checked_backends(recipe.deploy.backends if backends is None else backends)
-    job = RecipeJob.open(recipe, checkpoint, trust=trust)
+    asked = Asked.open(
+        recipe_path,
+        backends=backends,
+        checkpoint=checkpoint,
+        work_dir=work_dir,
+        overrides=overrides,
+        trust=trust,
+        data=data,
+    )
 
     def quantize(folder: Path, progress: Progress, before_replacing: Callable[[], None]) -> PTQResult:
-        return run_ptq(
-            PTQJob(
-                model=job.built.module,
-                example_inputs=job.example_inputs(),
-                calibration=job.calibration,
-                evaluation=job.evaluation if job.has_evaluation() else None,
-                metric=job.metric(),
-                backends=names,
-                work_dir=folder,
-                quantize=recipe.quantize,
-                deploy=job.deploy,
-                calibration_samples=recipe.calibration.num_samples,
-                data_fingerprint=job.data_fingerprint(),
-                threads=threads,
-                benchmark_seconds=benchmark_seconds,
-                origin={
-                    "recipe": str(recipe.path.resolve()),
-                    "overrides": dict(overrides),
-                    "checkpoint": None if checkpoint is None else str(checkpoint.resolve()),
-                },
-                progress=progress,
-                recover=recover,
-                finetune=_finetune(job, progress) if recover else None,
-                before_replacing=before_replacing,
-            )
+        job = asked.as_job(
+            PTQJob,
+            folder,
+            threads=threads,
+            benchmark_seconds=benchmark_seconds,
+            progress=progress,
+            recover=recover,
+            finetune=_finetune(asked.job, progress) if recover else None,
+            before_replacing=before_replacing,
         )
+        return run_ptq(job)
 
-    return deploy(
-        quantize,
-        work_dir or Path(recipe.work_dir or Path("work_dirs") / recipe.name),
-        names,
-        command=command,
-        report={
-            "model": recipe.model_name,
-            "recipe": str(recipe.path),
-            "seed": recipe.seed,
-            "calibration": {"source": job.data_text()},
-            "evaluation": {"source": job.evaluation_text()},
-        },
-    )
+    return deploy(quantize, asked.work_dir, asked.backends, command=command, report=asked.report())
 
 
 def _finetune(job: RecipeJob, progress: Progress) -> Callable[[Backend, Draft, Path], Draft]:

@@ -100,7 +100,7 @@ def _evaluation(job: RecipeJob, search: SearchConfig) -> Stream:
     recipe = job.recipe
     if recipe.data is None:
         return job.evaluation
-    source = build_source(recipe.data, search.split)
+    source = build_source(recipe.data, search.split, recipe.path.parent)
     # A seeded subset, not the first samples: a data set may be sorted by class.
     count = search.num_samples
     return functools.partial(
@@ -113,5 +113,6 @@ def _recalibration(job: RecipeJob, samples: int) -> Stream:
     recipe = job.recipe
     if recipe.data is None:
         return job.calibration
-    source, wanted = build_source(recipe.data, recipe.calibration.split), recipe.calibration
+    wanted = recipe.calibration
+    source = build_source(recipe.data, wanted.split, recipe.path.parent)
     return functools.partial(batches, source, wanted.batch_size or 128, limit=samples, seed=recipe.seed, shuffle=True)

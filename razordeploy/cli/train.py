@@ -99,7 +99,7 @@ def _train(recipe: Recipe, folder: Path, start: str | None, *, resume: bool, amp
         )
     return train_float(
         RecipeJob.open(recipe, start).built.module,
-        build_source(recipe.data, "train"),
+        build_source(recipe.data, "train", recipe.path.parent),
         work_dir=folder,
         seed=recipe.seed,
         resume=resume,

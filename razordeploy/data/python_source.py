@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import warnings
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
+from razordeploy.config.importing import import_from
 from razordeploy.data.base import Source, check_split, digest
 from razordeploy.data.convert import as_tensor, is_target, split_item
 from razordeploy.errors import DataError, RecipeError
@@ -17,13 +18,14 @@ class PythonSource(Source):
     """What ``pkg.mod:fn(**kwargs)`` returns: a map-style ``Dataset``, or an iterable of (inputs, target).
 
     ``fn`` gets ``split='train'`` or ``'test'`` where its signature has that name. An iterable is read into memory
-    once; its items are single samples (target a number) or batches (target (N,)).
+    once; its items are single samples (target a number) or batches (target (N,)). Modules in ``folder``, that of the
+    recipe, come before installed ones.
     """
 
-    def __init__(self, target: str, kwargs: dict[str, Any], split: str = "test") -> None:
+    def __init__(self, target: str, kwargs: dict[str, Any], split: str = "test", folder: Path | None = None) -> None:
         check_split(split)
         self.target, self.kwargs, self.split = target, kwargs, split
-        function = import_function(target)
+        function = import_function(target, folder or Path())
         if "split" in inspect.signature(function).parameters:
             kwargs = {**kwargs, "split": split}
         else:
@@ -57,8 +59,8 @@ class PythonSource(Source):
         return digest(config, [("n", len(self))])
 
 
-def import_function(target: str) -> Callable[..., Any]:
-    """Import ``pkg.mod:fn``.
+def import_function(target: str, folder: Path) -> Callable[..., Any]:
+    """Import ``pkg.mod:fn``, of ``folder`` if it is there.
 
     Raises:
         RecipeError: the text has no such form, or the module or the name does not exist.
@@ -67,12 +69,13 @@ def import_function(target: str) -> Callable[..., Any]:
     if not module_name or not name:
         raise RecipeError(f"expected 'package.module:function', got {target!r}")
     try:
-        module = importlib.import_module(module_name)
+        module = import_from(module_name, folder)
     except ModuleNotFoundError as exc:
         # A missing import inside the user's module is that module's error and keeps its own traceback.
         if exc.name is None or not f"{module_name}.".startswith(f"{exc.name}."):
             raise
-        raise RecipeError(f"cannot import {module_name!r} for {target!r}", hint="is its folder on PYTHONPATH?") from exc
+        hint = f"looked in {folder.resolve()} and in what is installed"
+        raise RecipeError(f"cannot import {module_name!r} for {target!r}", hint=hint) from exc
     function = getattr(module, name, None)
     if not callable(function):
         found = "no such name" if function is None else type(function).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from razordeploy.data.base import Source
@@ -20,8 +21,13 @@ SOURCES: dict[str, Callable[..., Source]] = {
 }
 
 
-def build_source(data: Mapping[str, Any], split: str = "test") -> Source:
+def build_source(data: Mapping[str, Any], split: str = "test", folder: Path | None = None) -> Source:
     """Build one split (``train`` or ``test``) of the data set that ``data = dict(type=..., ...)`` names.
+
+    Args:
+        data: the section.
+        split: see above.
+        folder: the recipe's, in which the module of ``'pkg.mod:fn'`` may lie; None: the working directory.
 
     Raises:
         RecipeError: no ``type``, an unknown one, or a key the source does not take.
@@ -35,7 +41,7 @@ def build_source(data: Mapping[str, Any], split: str = "test") -> Source:
             hint=f"known types: {', '.join(SOURCES)}, 'pkg.mod:fn'",
         )
     if ":" in kind:
-        return PythonSource(kind, config, split)
+        return PythonSource(kind, config, split, folder)
     if kind not in SOURCES:
         raise RecipeError(f"data: unknown type {kind!r}", hint=f"{nearest(kind, SOURCES)} or 'pkg.mod:fn'")
     parameters = inspect.signature(SOURCES[kind]).parameters

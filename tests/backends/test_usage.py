@@ -37,7 +37,7 @@ def test_no_usage_no_code(tmp_path):
 
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
 def test_the_code_of_the_report_runs_the_engine(name, tmp_path, capsys):
-    pytest.importorskip(name)
+    pytest.importorskip(name, reason=f"the engine is of {name}")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
     images = torch.randn(32, 3, 8, 8)

@@ -95,3 +95,15 @@ def test_wrong_functions_are_refused(kind: str, error: type[Exception], message:
 def test_the_label_is_a_plain_int() -> None:
     label = build_source({"type": "own_data:samples", "count": 2})[0][1]
     assert type(label) is int and not isinstance(label, torch.Tensor)
+
+
+def test_modules_of_the_recipes_folder_come_first(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("one", "two")]
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        (folder / "beside.py").write_text(f"def samples(split): return [(__import__('torch').zeros(2), {number})]\n")
+    config = {"type": "beside:samples"}
+    assert [build_source(config, "test", folder)[0][1] for folder in folders] == [0, 1]
+    sys.modules.pop("beside")
+    with pytest.raises(RecipeError, match="cannot import 'beside'"):
+        build_source(config, "test")

@@ -1,15 +1,16 @@
 """Every pruning algorithm at a quarter of the multiply-adds, against L1 and against the same shape from scratch.
 
-    python tools/bench/pruning.py [--data digits|cifar10] [--seeds 5] [--epochs 8] [--subset 2000] [--part 0/2]
+    python tools/bench/pruning.py [--data digits|cifar10] [--seeds 5] [--epochs 12] [--subset 2000] [--part 0/2]
 
 For each seed a float network is trained for ``epochs``. L1, RatioPruner and Group Fisher start from it and train for
 ``epochs`` more (Group Fisher prunes in the first half of them, in batches of 16, others are 64). AutoSlim and DMCP
 start from scratch, train a supernet for ``epochs`` (four subnets a step, so that an epoch costs more) and the subnet
 that is found for ``epochs`` more; DCFF and slimmable networks (two subnets a step) train from scratch for twice
 ``epochs``. ``scratch`` is the shape that the algorithm has found, trained from random weights for twice ``epochs``:
-the budget of the pruned network and of the one it came from together. Accuracies are top-1 in percent on the test
-split, mean and standard deviation over seeds. Latencies are of the int8 engines of the first seed's networks, batch 1,
-in milliseconds, timed in turns; ``unpruned`` is the network at full width trained for twice ``epochs``.
+the budget of the pruned network and of the one it came from together. CIFAR-10 is a subset of the training images,
+averaged to 16 x 16 pixels. Accuracies are top-1 in percent on the test split, mean and standard deviation over seeds.
+Latencies are of the int8 engines of the first seed's networks, batch 1, in milliseconds, timed in turns; ``unpruned``
+is the network at full width trained for twice ``epochs``.
 
 What is done is kept in ``--cache`` and not done again: a run that was interrupted goes on, and ``--part i/n`` does
 every n-th row alone, without a table.
@@ -171,7 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=("digits", "cifar10"), default="digits")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--subset", type=int, default=2000, help="training images of CIFAR-10")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--cache", type=Path, default=Path("work_dirs/bench_pruning"))

@@ -171,7 +171,7 @@ def _problems(step: Step) -> list[RazorDeployError]:
     if recipe.data is not None:
         for split in ("train", "test"):
             try:
-                build_source(recipe.data, split)
+                build_source(recipe.data, split, recipe.path.parent)
             except RazorDeployError as error:
                 found.append(error)
     return found

@@ -7,21 +7,37 @@ from typing import Annotated
 
 import typer
 
-from razordeploy.cli.app import Recipe, Sets, Threads, app, command_line, pairs, split
+from razordeploy.cli.app import (
+    Backends,
+    Checkpoint,
+    Folder,
+    Images,
+    Launcher,
+    MaxDrop,
+    Recipe,
+    Seconds,
+    Sets,
+    Threads,
+    Trust,
+    app,
+    command_line,
+    pairs,
+    split,
+)
 
 
 @app.command()
 def ptq(
     recipe: Recipe,
-    backend: Annotated[str | None, typer.Option(help="Backends, comma-separated; default: the recipe's.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Float weights, instead of the recipe's.")] = None,
-    work_dir: Annotated[Path | None, typer.Option(help="Default: work_dirs/<recipe>/.")] = None,
+    backend: Backends = None,
+    checkpoint: Checkpoint = None,
+    work_dir: Folder = None,
     sets: Sets = None,
-    max_drop: Annotated[float | None, typer.Option(min=0, help="Largest loss of the metric, in points.")] = None,
+    max_drop: MaxDrop = None,
     threads: Threads = 0,
-    benchmark_seconds: Annotated[float, typer.Option(min=0, help="Latency measurement per backend; 0: none.")] = 3.0,
-    trust_checkpoint: Annotated[bool, typer.Option(help="Let the checkpoint run code while it loads.")] = False,
-    data: Annotated[Path | None, typer.Option(help="A folder of images, instead of the recipe's.")] = None,
+    benchmark_seconds: Seconds = 3.0,
+    trust_checkpoint: Trust = False,
+    data: Images = None,
     recover: Annotated[bool, typer.Option("--recover", help="Try algorithms until --max-drop holds.")] = False,
 ) -> None:
     """Float model -> calibrated, quantized, exported and validated engines."""
@@ -49,17 +65,17 @@ def ptq(
 @app.command()
 def qat(
     recipe: Recipe,
-    backend: Annotated[str | None, typer.Option(help="Backends, comma-separated; default: the recipe's.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Float weights, instead of the recipe's.")] = None,
-    work_dir: Annotated[Path | None, typer.Option(help="Default: work_dirs/<recipe>/.")] = None,
+    backend: Backends = None,
+    checkpoint: Checkpoint = None,
+    work_dir: Folder = None,
     sets: Sets = None,
-    max_drop: Annotated[float | None, typer.Option(min=0, help="Largest loss of the metric, in points.")] = None,
+    max_drop: MaxDrop = None,
     threads: Threads = 0,
-    benchmark_seconds: Annotated[float, typer.Option(min=0, help="Latency measurement per backend; 0: none.")] = 3.0,
-    trust_checkpoint: Annotated[bool, typer.Option(help="Let the checkpoint run code while it loads.")] = False,
-    data: Annotated[Path | None, typer.Option(help="A folder of images, instead of the recipe's.")] = None,
+    benchmark_seconds: Seconds = 3.0,
+    trust_checkpoint: Trust = False,
+    data: Images = None,
     amp: Annotated[bool, typer.Option(help="Mixed precision while training.")] = False,
-    launcher: Annotated[str, typer.Option(help="none, pytorch, slurm or mpi.")] = "none",
+    launcher: Launcher = "none",
 ) -> None:
     """Float model -> engines, trained on each backend's own grids; goes on where it was interrupted."""
     from razordeploy.cli.qat import run
@@ -87,15 +103,15 @@ def qat(
 @app.command()
 def convert(
     model: Annotated[str, typer.Argument(help="An ONNX file, an artifact's folder, or a recipe.")],
-    backend: Annotated[str | None, typer.Option(help="Backends, comma-separated; default: the recipe's.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Float weights, instead of the recipe's.")] = None,
+    backend: Backends = None,
+    checkpoint: Checkpoint = None,
     work_dir: Annotated[Path | None, typer.Option(help="Default: work_dirs/<model>/.")] = None,
     sets: Sets = None,
     recipe: Annotated[str | None, typer.Option(help="Whose data and limits the engines are held to.")] = None,
-    data: Annotated[Path | None, typer.Option(help="A folder of images, instead of the recipe's.")] = None,
+    data: Images = None,
     threads: Threads = 0,
-    benchmark_seconds: Annotated[float, typer.Option(min=0, help="Latency measurement per backend; 0: none.")] = 3.0,
-    trust_checkpoint: Annotated[bool, typer.Option(help="Let the checkpoint run code while it loads.")] = False,
+    benchmark_seconds: Seconds = 3.0,
+    trust_checkpoint: Trust = False,
 ) -> None:
     """A model as it is, float or quantized -> validated engines."""
     from razordeploy.cli.convert import run

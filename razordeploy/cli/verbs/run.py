@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from razordeploy.cli.app import WORDS, Recipe, Sets, app, pairs
+from razordeploy.cli.app import WORDS, Folder, Recipe, Sets, app, pairs
 
 
 @app.command()
 def run(
     recipe: Recipe,
-    work_dir: Annotated[Path | None, typer.Option(help="Default: work_dirs/<recipe>/.")] = None,
+    work_dir: Folder = None,
     sets: Sets = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check recipe, data, backends, disk; print the plan.")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from razordeploy.cli.app import Recipe, Sets, app, pairs
+from razordeploy.cli.app import Recipe, Sets, Trust, app, pairs
 
 
 @app.command()
@@ -22,7 +22,7 @@ def export(
     recalibrate: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Samples for batch norms; default: only of supernets.")
     ] = None,
-    trust_checkpoint: Annotated[bool, typer.Option(help="Let the checkpoint run code while it loads.")] = False,
+    trust_checkpoint: Trust = False,
 ) -> None:
     """Fix a subnet and write it: subnet file, static checkpoint, ONNX."""
     from razordeploy.cli.export import run

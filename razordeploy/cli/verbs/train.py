@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from razordeploy.cli.app import Recipe, Sets, app, pairs
+from razordeploy.cli.app import Launcher, Recipe, Sets, app, pairs
 
 
 @app.command()
@@ -17,7 +17,7 @@ def train(
     sets: Sets = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the work dir.")] = False,
     amp: Annotated[bool, typer.Option(help="Mixed precision.")] = False,
-    launcher: Annotated[str, typer.Option(help="none, pytorch, slurm or mpi.")] = "none",
+    launcher: Launcher = "none",
 ) -> None:
     """Train the recipe's float model with mmengine's Runner."""
     from razordeploy.cli.train import run

@@ -33,6 +33,11 @@ def recipe_folder(folder: Path) -> Iterator[None]:
         _FOLDER.reset(token)
 
 
+def current_folder() -> Path:
+    """The folder of the ``recipe_folder`` block that runs, or the working directory."""
+    return _FOLDER.get()
+
+
 def build_architecture(config: Any, where: str) -> nn.Module:
     """Build a model that is called ``model(inputs, data_samples, mode=...)``.
 

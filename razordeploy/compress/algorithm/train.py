@@ -121,10 +121,11 @@ def _train_source(
             raise RecipeError(f"{recipe.path}: unknown key '{key}' in 'train'", hint=nearest(key, known))
     if recipe.model.get("data_preprocessor") is None:
         algorithm.data_preprocessor = ShiftAndFlip(**augment)
-    own = [_hook(config, names) for config in recipe.config.get("custom_hooks") or []]
+    with recipe_folder(recipe.path.parent):
+        own = [_hook(config, names) for config in recipe.config.get("custom_hooks") or []]
     if recipe.config.get("optim_wrapper"):
         run["optim_wrapper"] = named(recipe.config["optim_wrapper"], names)
-    source = build_source(recipe.data, "train")
+    source = build_source(recipe.data, "train", recipe.path.parent)
     return train_source(algorithm, model, source, hooks=[*hooks, *own], **run, **options)
 
 
@@ -139,6 +140,6 @@ def _with_data(recipe: Recipe) -> dict[str, Any]:
     if recipe.data is None:
         return recipe.config
     size = int((recipe.config.get("train_dataloader") or {}).get("batch_size", 64))
-    source = build_source(recipe.data, "train")
+    source = build_source(recipe.data, "train", recipe.path.parent)
     loader = DataLoader(source, batch_size=size, shuffle=True, drop_last=len(source) >= size)
     return {**recipe.config, "train_dataloader": loader}

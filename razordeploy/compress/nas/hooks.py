@@ -9,6 +9,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
 from razordeploy.compress.algorithm.base import unwrap
+from razordeploy.compress.algorithm.build_model import current_folder
 from razordeploy.compress.nas.algorithms.darts import kept_statistics
 from razordeploy.compress.nas.loops import SubnetModel, restore_choices, subnets_of
 from razordeploy.data.sources import build_source
@@ -84,6 +85,7 @@ class DynamicEvaluationHook(Hook):
         batch_size: int = 256,
     ) -> None:
         self.data, self.interval, self.subnets = dict(data), interval, tuple(subnets)
+        self.folder = current_folder()
         self.calibrate_sample_num, self.batch_size = calibrate_sample_num, batch_size
         self.results: list[dict[str, float]] = []
         """Top-1 in percent by subnet, one entry an evaluation."""
@@ -95,7 +97,7 @@ class DynamicEvaluationHook(Hook):
         from torch.utils.data import DataLoader
 
         algorithm: Any = unwrap(runner.model)
-        test = DataLoader(build_source(self.data, "test"), batch_size=self.batch_size)
+        test = DataLoader(build_source(self.data, "test", self.folder), batch_size=self.batch_size)
         training, before = algorithm.training, algorithm.mutator.current_choices
         found: dict[str, float] = {}
         try:
