@@ -18,6 +18,7 @@ from razordeploy.garbage import collection_paused
 from razordeploy.job import PTQJob, PTQResult, begin
 from razordeploy.preparation import improve_all, prepare, with_widths, work_on
 from razordeploy.quantization.algorithms.table import build_algorithms
+from razordeploy.quantization.dead import dead_values
 from razordeploy.quantization.qconfig import check_patterns
 from razordeploy.recovery import recovered
 from razordeploy.validation import doubt, evaluate_float
@@ -51,6 +52,8 @@ def run_ptq(job: PTQJob) -> PTQResult:
     calibration = prepared.calibration
     notes = [*captured.warnings, *calibration.notes, *widths]
     drafts = prepared.drafts
+    for draft in list(drafts.values())[:1]:
+        notes += dead_values(captured, draft.plan, calibration.statistics)
     if job.quantize.algorithms:
         with timer("improve"):
             drafts = improve_all(job, prepared, work_on(job, captured, notes))

@@ -20,6 +20,7 @@ from razordeploy.pipeline import check_model, check_tensor_names
 from razordeploy.preparation import improve_all, prepare, with_widths, work_on
 from razordeploy.quantization.algorithms.table import build_algorithms
 from razordeploy.quantization.cache import model_digest
+from razordeploy.quantization.dead import dead_values
 from razordeploy.quantization.draft import Draft
 from razordeploy.quantization.qconfig import check_patterns
 from razordeploy.quantization.stored import plan_record
@@ -51,10 +52,11 @@ def run_qat(job: QATJob) -> PTQResult:
         RazorDeployError: the model or the data cannot be used or trained on, or no backend made an engine.
         Interrupted: ``job.progress.stop`` asked for it.
     """
-    from razordeploy.quantization.qat.check import dead_values
+    from razordeploy.quantization.qat.graph import check_trainable
     from razordeploy.train.processes import join
 
     check_model(job.model)
+    check_trainable(job.model)
     job = replace(job, origin={**job.origin, "qat": asdict(job.training.config)})
     build_algorithms(job.quantize.algorithms)
     backends, errors = open_backends(job.backends)
@@ -70,7 +72,7 @@ def run_qat(job: QATJob) -> PTQResult:
     statistics, drafts = prepared.calibration.statistics, prepared.drafts
     notes = [*captured.warnings, *prepared.calibration.notes, *widths]
     for draft in list(drafts.values())[:1]:
-        notes += dead_values(draft.plan, statistics)
+        notes += dead_values(captured, draft.plan, statistics)
     if job.quantize.algorithms:
         with timer("improve"):
             drafts = improve_all(job, prepared, work_on(job, captured, notes))

@@ -11,9 +11,7 @@ from torch.utils import _pytree as pytree
 
 from razordeploy.capture.graph import source_line
 from razordeploy.errors import ModelError
-from razordeploy.quantization.plan import QuantPlan
 from razordeploy.quantization.qat.graph import QATGraph
-from razordeploy.quantization.statistics import Statistics
 
 
 def check_gradients(network: QATGraph, inputs: tuple[torch.Tensor, ...]) -> list[str]:
@@ -38,27 +36,13 @@ def check_gradients(network: QATGraph, inputs: tuple[torch.Tensor, ...]) -> list
     for _, parameter in lost:
         parameter.requires_grad_(False)
     weights = [name for name, p in network.trained() if p.requires_grad]
-    named = [name.removeprefix("module.") for name, _ in lost if not name.startswith("module._quant_")]
+    named = [network.called(name) for name, _ in lost if not name.startswith("module._quant_")]
     if not weights:
         raise ModelError(f"the model cannot be trained: no gradient reaches any weight, such as '{named[0]}'")
-    return [f"no gradient reaches {len(named)} parameters, which stay as they are: {named[0]} ..."] if named else []
-
-
-def dead_values(plan: QuantPlan, statistics: Statistics) -> list[str]:
-    """A line for the user about values that were 0 for every calibration sample: their grid means nothing."""
-    dead = []
-    for point in plan.points:
-        if point.kind == "activation" and point.observed:
-            low, high = statistics.observers[(point.node, point.observer)].range(point.scheme)
-            if not bool(low.any() | high.any()):
-                dead.append(point.node)
-    if not dead:
+    if not named:
         return []
-    shown = ", ".join(f"'{name}'" for name in dead[:3]) + (" ..." if len(dead) > 3 else "")
-    return [
-        f"{len(dead)} values are 0 for every calibration sample (dead ReLUs?): {shown}; what follows them learns "
-        "nothing, and their grids are arbitrary: check the checkpoint and the input's normalisation"
-    ]
+    ends, kept = _blocker(probe, inputs), f"{len(named)} parameters, which stay as they are: '{named[0]}' ..."
+    return [f"no gradient reaches {kept}; it ends in {ends}"]
 
 
 def _blocker(probe: QATGraph, inputs: tuple[torch.Tensor, ...]) -> str:

@@ -53,9 +53,13 @@ class QATGraph(nn.Module):
         self._targets: dict[str, str] = {}
         self._folded: dict[str, tuple[str, str]] = {}
         self._on_layers: dict[str, str] = {}
+        self._origins: dict[str, str] = {}
         self.module = _copy(captured)
         by_name = {node.name: node for node in self.module.graph.nodes}
         by_name["output"] = next(n for n in self.module.graph.nodes if n.op == "output")
+        for node in self.module.graph.nodes:
+            if node.op == "get_attr" and "origin" in node.meta:
+                self._origins[str(node.target)] = str(node.meta["origin"])
         self._own_tensors()
         self._groups: dict[str, str] = {}
         quantized = self._insert(plan, params, make, by_name)
@@ -64,10 +68,7 @@ class QATGraph(nn.Module):
         self.module.recompile()
         self._forget_unused()
         if not any(True for _ in self.trained()):
-            raise ModelError(
-                "the model is frozen: none of its parameters asks for a gradient, so that there is nothing to train",
-                hint="model.requires_grad_(True), or razordeploy ptq",
-            )
+            raise _frozen()
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         """Run the graph: inputs ``(N, ...)`` in the model's order."""
@@ -84,6 +85,14 @@ class QATGraph(nn.Module):
     def folded_layers(self) -> Iterator[FoldedLayer]:
         """Layers that are trained with their batch norm in them."""
         return (m for m in self.modules() if isinstance(m, FoldedLayer))
+
+    def called(self, name: str) -> str:
+        """What the model calls the parameter ``name``; one of a norm that was folded goes by its layer."""
+        own = name.removeprefix("module.")
+        layer, _, leaf = own.partition(".")
+        if layer in self._folded:
+            return f"{self._origins[layer]}.{leaf}"
+        return self._origins.get(own, own)
 
     def params(self) -> dict[str, QParams]:
         """Scale and zero point of every group, as they are now."""
@@ -164,6 +173,7 @@ class QATGraph(nn.Module):
             if quantizer is not None:
                 self._on_layers[quantizer] = name
             self._folded[name] = (str(weight.target), str(node.args[2].target))
+            self._origins[name] = str(weight.meta.get("origin", weight.target)).rpartition(".")[0]
             with graph.inserting_before(node):
                 call = graph.call_module(name, node.args[:1])
             node.replace_all_uses_with(call)
@@ -179,6 +189,23 @@ class QATGraph(nn.Module):
                 owner, _, leaf = name.rpartition(".")
                 delattr(self.module.get_submodule(owner), leaf)
                 self._targets.pop(name, None)
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Refuse a frozen model before anything is done with it.
+
+    Raises:
+        ModelError: none of its parameters asks for a gradient.
+    """
+    if not any(p.requires_grad for p in model.parameters()):
+        raise _frozen()
+
+
+def _frozen() -> ModelError:
+    return ModelError(
+        "the model is frozen: none of its parameters asks for a gradient, so that there is nothing to train",
+        hint="model.requires_grad_(True), or razordeploy ptq",
+    )
 
 
 class _Follower(nn.Module):

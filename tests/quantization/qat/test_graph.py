@@ -13,11 +13,12 @@ from razordeploy.backends.registry import find_backend
 from razordeploy.capture.export import capture
 from razordeploy.config.qconfig import QuantizeConfig
 from razordeploy.errors import ModelError
+from razordeploy.quantization.dead import dead_values
 from razordeploy.quantization.fake_quants.fake_quantize import FakeQuantize
 from razordeploy.quantization.fake_quants.lsq import LearnableFakeQuantize
 from razordeploy.quantization.fake_quants.pact import PACTFakeQuantize
 from razordeploy.quantization.qat import phases
-from razordeploy.quantization.qat.check import check_gradients, dead_values
+from razordeploy.quantization.qat.check import check_gradients
 from razordeploy.quantization.qat.choose import chosen_fake_quants
 from razordeploy.quantization.qat.graph import QATGraph
 from razordeploy.quantization.qconfig import settings_for
@@ -179,13 +180,36 @@ def test_a_gradient_of_zero_is_no_error():
     assert check_gradients(network, (x,)) == []
 
 
+class Cut(nn.Module):
+    """Integers in the middle: what comes before them learns nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.last = nn.Linear(16, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last((10 * self.norm(self.stem(x))).int().float().flatten(1))
+
+
+def test_what_is_before_a_step_without_gradient_is_named_as_the_model_names_it():
+    x = torch.randn(4, 1, 4, 4)
+    captured, config, backend = capture(Cut(), (x,), keep_norms=True), QuantizeConfig(), find_backend("academic")
+    plan = backend.plan(captured, settings_for(backend.spec, config))
+    params = resolve(captured, plan, collect(captured, [plan], [(x,)]))
+    network = QATGraph(captured, plan, params, chosen_fake_quants(captured, plan, config))
+    (note,) = check_gradients(network, (x,))
+    assert "parameters, which stay as they are: 'stem.weight' ...; it ends in '" in note and "test_graph.py:" in note
+
+
 def test_dead_values_are_said():
     case = Case()
-    assert dead_values(case.plan, case.statistics) == []
+    assert dead_values(case.captured, case.plan, case.statistics) == []
     with torch.no_grad():
         case.net.bn1.bias.fill_(-100.0)
     captured = capture(case.net, (case.source.images[:2],))
     statistics = collect(captured, [case.plan], [(case.source.images,)])
-    (note,) = dead_values(case.plan, statistics)
+    (note,) = dead_values(captured, case.plan, statistics)
     assert "'relu'" in note
     assert "0 for every calibration sample (dead ReLUs?)" in note
