@@ -1,6 +1,6 @@
 """A single-path supernet of 2,304 residual networks on CIFAR-10.
 
-Five epochs are what two CPU cores do in minutes: `--set train.epochs=N` trains longer.
+Three epochs are what two CPU cores do in minutes: `--set train.epochs=N` trains longer.
 """
 
 model = dict(
@@ -9,7 +9,7 @@ model = dict(
     mutator=dict(type="NasMutator"),
 )
 data = dict(type="cifar10_npz")
-train = dict(epochs=5, batch_size=128, lr=0.1, optimizer="sgd", shift=4, flip=True)
+train = dict(epochs=3, batch_size=128, lr=0.1, optimizer="sgd", shift=4, flip=True)
 checkpoint = "work_dirs/cifar10_spos/supernet.pth"
 
 calibration = dict(num_samples=512)

@@ -1,6 +1,6 @@
 """Search, distil, quantize on CIFAR-10: the best subnet within 60 % of the largest one's int8 latency.
 
-About fifteen minutes of CPU on two cores: five epochs of the supernet, 60 candidates on 1,000 training images, two
+About fifteen minutes of CPU on two cores: three epochs of the supernet, 60 candidates on 1,000 training images, two
 epochs with the public ResNet-20 as teacher. The report holds that model's engines beside those of the subnet.
 """
 

@@ -1,12 +1,12 @@
 """ResNet-20 on CIFAR-10: half its channels, taught by the public model, trained on int8 grids.
 
-Three epochs, and QAT on a fifth of the images, are what two CPU cores do in ten minutes; `--set train.epochs=N
+Two epochs, and QAT on a fifth of the images, are what a CPU core does in ten minutes; `--set train.epochs=N
 qat.samples=None` trains longer.
 """
 
 _base_ = ["../../ptq/cifar10_resnet20.py"]
 
-train = dict(epochs=3, batch_size=128, lr=0.05, optimizer="sgd", shift=4, flip=True)
+train = dict(epochs=2, batch_size=128, lr=0.05, optimizer="sgd", shift=4, flip=True)
 qat = dict(epochs=1, samples=10000, batch_size=128, lr=1e-3, optimizer="sgd", shift=4, flip=True)
 _fc = dict(type="ModuleOutputs", source="linear")
 _taught = dict(
