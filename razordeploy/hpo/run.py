@@ -10,6 +10,7 @@ from typing import Any
 from razordeploy.errors import UsageError
 from razordeploy.hpo.page import write_page
 from razordeploy.hpo.records import STATE, TASK, StudyRecord, read_study
+from razordeploy.hpo.storage import reachable
 from razordeploy.hpo.study import ASKED, Listener, Study
 from razordeploy.hpo.task import HpoTask, load_task
 from razordeploy.hpo.trial import TrialResult
@@ -39,13 +40,13 @@ def run_study(
         listener: called with the number and the result of every trial that ends.
 
     Raises:
-        StorageError: a live run holds the folder.
+        StorageError: a live run holds the folder, or its database is locked or gone.
         UsageError: the folder holds a study of another task, or the command does not exist.
         RecipeError: no trial tells the reward.
         MissingDependency: Optuna or the executor's package is not installed.
     """
     page = _Page(folder, listener)
-    with WorkDir(folder):
+    with WorkDir(folder), reachable(task.storage):
         study = Study(task, folder, function=function, listener=page)
         atomic_write(folder / TASK, json_text({"rewards": dict(task.rewards), "searcher": task.searcher}))
         if task.text is not None:
@@ -53,8 +54,10 @@ def run_study(
         try:
             study.run()
         finally:
-            study.close()
-            record = _keep(folder)
+            try:
+                study.close()
+            finally:
+                record = _keep(folder)
     return read_study(record.folder)
 
 

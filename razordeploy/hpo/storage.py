@@ -88,8 +88,31 @@ def _database(module: Any, url: str) -> Any:
     try:
         return module.storages.RDBStorage(url)
     except Exception as error:  # any driver's own
-        text = " ".join(str(error).split())[:300]
-        raise StorageError(f"cannot reach the study's database: {text}", hint="check 'storage' in the task") from error
+        raise _unreachable(error, "check 'storage' in the task") from error
+
+
+@contextmanager
+def reachable(url: str | None) -> Iterator[None]:
+    """Say in one line that the database of a study at ``url`` is locked or gone.
+
+    Raises:
+        StorageError: it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        module = type(error).__module__
+        if url is None or not module.startswith(("sqlalchemy.", "optuna.exceptions")):
+            raise
+        # Optuna's own error only says that there was one.
+        cause = error.__cause__ or error
+        raise _unreachable(cause, "every trial that has ended is kept: run the same command again") from error
+
+
+def _unreachable(error: BaseException, hint: str) -> StorageError:
+    # What SQLAlchemy adds of its statement is for those who wrote it.
+    text = " ".join(str(error).partition("[SQL:")[0].split())[:300]
+    return StorageError(f"cannot reach the study's database: {text}", hint=hint)
 
 
 @contextmanager

@@ -91,7 +91,8 @@ def test_show_and_resume_need_a_study(cli, tmp_path):
     assert "did you mean 'show'" in cli("hpo", "ctl", "shwo").error
 
 
-def test_ctrl_c_says_how_to_go_on(cli, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_says_how_to_go_on(cli, tmp_path, number, code):
     (tmp_path / "hpo.yaml").write_text(
         "task: {template: 'sleep {x}'}\nsearch_args: {x: [600]}\nreward_attribute: score\n"
         "scheduler: {stop_criterion: {max_tries: 1}}\n"
@@ -102,10 +103,10 @@ def test_ctrl_c_says_how_to_go_on(cli, tmp_path):
         while not (tmp_path / "w" / "trials" / "00000" / "log.txt").exists():
             assert time.monotonic() < end
             time.sleep(0.02)
-        os.kill(pid, signal.SIGINT)
+        os.kill(pid, number)
 
     done = cli("hpo", "run", "hpo.yaml", "--work-dir", "w", started=interrupt)
-    assert done.code == 130, done.err
+    assert done.code == code, done.err
     assert "interrupted; resume with: razordeploy hpo ctl resume w" in done.err
     shown = json.loads(cli("hpo", "ctl", "show", "w", "--json").out)
     assert [t["status"] for t in shown["trials"]] == ["lost"]

@@ -14,6 +14,7 @@ import razordeploy as rd
 from razordeploy.artifact import Artifact
 from razordeploy.workdir import WorkDir
 from tests.cli.conftest import tree, wait_for, write_tiny
+from tests.cli.test_signals import SLOW_CALIBRATION
 
 TRAIN = {"epochs": 1, "lr": 1e-3, "threads": 1}
 STAGES = [
@@ -189,6 +190,25 @@ def test_interrupted_training_goes_on(cli, tmp_path):
     assert plain.code == 0, plain.err
     one, other = (tmp_path / name / "train" / "model.pth" for name in ("work", "plain"))
     assert one.read_bytes() == other.read_bytes()
+
+
+def test_sigterm_in_a_stage_of_engines(cli, tmp_path):
+    recipe = _recipe(tmp_path, [STAGES[0], {**STAGES[3], "backends": "openvino"}])
+    words = ("run", recipe, "--work-dir", "work")
+
+    def terminate(pid: int, err: Path) -> None:
+        wait_for("batch 32", err)
+        os.kill(pid, signal.SIGTERM)
+
+    result = cli(*words, before=SLOW_CALIBRATION, started=terminate)
+    assert result.code == 143, result.err
+    assert "Traceback" not in result.err
+    assert result.err.splitlines()[-1].endswith("resume with: razordeploy run tiny_recipe.py --work-dir work")
+    assert not (tmp_path / "work" / "int8" / "report.json").exists()
+    went_on = cli(*words, before=SLOW_CALIBRATION)
+    assert went_on.code == 0, went_on.err
+    assert went_on.err.count("kept") == 1
+    assert "batch 32" not in went_on.err
 
 
 class TestBadInput:

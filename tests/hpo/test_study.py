@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -172,6 +175,27 @@ def test_a_journal_that_is_none(make, tmp_path):
     (tmp_path / "w" / "study.journal").write_text("{}\nnot json\nnor this\n")
     with pytest.raises(StorageError, match=r"study.journal cannot be read"):
         run_study(make(), tmp_path / "w")
+
+
+def test_a_database_that_is_locked_meanwhile(make, tmp_path):
+    url = f"sqlite:///{tmp_path / 'study.db'}?timeout=0.1"
+    task = dataclasses.replace(make(scheduler=stops(max_tries=4)), storage=url)
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as other:
+
+        def lock(number, result):
+            if number == 1:
+                other.execute("BEGIN EXCLUSIVE")
+
+        with pytest.raises(StorageError, match=r"cannot reach the study's database: .*is locked.*run the same command"):
+            run_study(task, tmp_path / "w", listener=lock)
+        with pytest.raises(StorageError, match=r"cannot reach the study's database: .*is locked"):
+            run_study(task, tmp_path / "w")
+        other.execute("ROLLBACK")
+    kept = {trial.number: trial.values for trial in read_study(tmp_path / "w").complete}
+    assert {0, 1} <= set(kept)
+    again = {trial.number: trial.values for trial in run_study(task, tmp_path / "w").complete}
+    assert sorted(again) == [0, 1, 2, 3]
+    assert kept.items() <= again.items()
 
 
 def test_ctl_stops_and_the_study_goes_on(make, tmp_path):
