@@ -11,9 +11,10 @@ from torch import nn
 
 
 class _Attention(nn.Module):
-    def __init__(self, fused):
+    def __init__(self, fused, read_again=None):
         super().__init__()
         self.qkv, self.project, self.fused = nn.Linear(16, 48), nn.Linear(16, 16), fused
+        self.read_again = read_again
 
     def forward(self, x):
         n, t, c = x.shape
@@ -22,7 +23,10 @@ class _Attention(nn.Module):
             y = F.scaled_dot_product_attention(q, k, v)
         else:
             y = (q @ k.transpose(-2, -1) * 8**-0.5).softmax(-1) @ v
-        return self.project(y.transpose(1, 2).reshape(n, t, c))
+        y = self.project(y.transpose(1, 2).reshape(n, t, c))
+        if self.read_again is None:
+            return y
+        return y + (q, k, v)[self.read_again].transpose(1, 2).reshape(n, t, c)
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -34,3 +38,11 @@ def test_attention(tester, fused):
     if not tested.backend.simulated_only:
         products = set() if tested.backend.name == "openvino" else {"attention_scores", "attention_values"}
         assert {"softmax"} | products <= set(tested.float_reasons)
+
+
+@pytest.mark.parametrize("operand", range(3), ids=["queries", "keys", "values"])
+def test_operands_with_other_readers(tester, operand):
+    tested = tester(lambda: _Attention(False, operand), (2, 6, 16)).check_int8({"linear": 2}).run_and_compare()
+    if tested.backend.name == "openvino":
+        assert "other readers" in tested.float_reasons["attention_scores"]
+        assert "other readers" in tested.float_reasons["attention_values"]
