@@ -46,8 +46,8 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("block fine-tuning", ("LSQFinetune",)),
 )
 """Name of the step -> algorithms that it adds; those that place the grids anew go before what is there already."""
-_MOST_FLOAT = 0.25
-"""Share of the quantized operations that may go back to float."""
+_MOST_FLOAT = 0.75
+"""Share of the quantized operations that may go back to float: beyond it there is no int8 engine left to speak of."""
 _TRAINING = "training"
 _CANDIDATE = ".candidate-"
 """What the folders of engines that are tried start with."""
@@ -167,9 +167,10 @@ class Recovery:
     def _counts(self) -> Iterator[int]:
         most = max(1, int(_MOST_FLOAT * sum(op.int8 for op in self.plain.plan.ops)))
         count = 1
-        while count <= most:
+        while count < most:
             yield count
             count *= 2
+        yield most
 
     def _reverted(self, count: int) -> Draft | str:
         self._asked = self.state.algorithms
