@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from rich.console import Console
 
+from razordeploy.capture.build import locate
+from razordeploy.capture.checkpoint import load_into
+from razordeploy.capture.detector import build_detector, is_detector
+from razordeploy.capture.openmmlab import build_classifier
 from razordeploy.cli.given import resolve
 from razordeploy.cli.jobs import RecipeJob
+from razordeploy.compress.algorithm.weights import initialise
 from razordeploy.compress.algorithms import is_algorithm, is_supernet, trainer_of
 from razordeploy.config.mm_quant import is_quantized_architecture
 from razordeploy.config.recipe import Recipe, load_recipe
 from razordeploy.data.sources import build_source
 from razordeploy.errors import RecipeError
+from razordeploy.train.config_runner import train_config
 from razordeploy.train.processes import join
 from razordeploy.train.runner import is_first_process, train_float
 
@@ -88,14 +98,55 @@ def train(
     if is_algorithm(recipe) or inside:
         return _compress(recipe, folder, wanted, resume=resume, amp=amp, launcher=launcher)
     start = wanted if go_on else None
+    if recipe.data is None and recipe.train_dataloader is not None and ":" not in recipe.model["type"]:
+        return _train_openmmlab(recipe, folder, wanted, start, resume=resume, amp=amp, launcher=launcher)
     return _train(recipe, folder, start, resume=resume, amp=amp, launcher=launcher)
+
+
+def _train_openmmlab(
+    recipe: Recipe, folder: Path, wanted: str | None, start: str | None, *, resume: bool, amp: bool, launcher: str
+) -> Path:
+    """Train a classifier or detector by its own config, as OpenMMLab's ``tools/train.py`` does."""
+    scope = str(recipe.config.get("default_scope") or "mmcls")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model: Any = (build_detector if is_detector(recipe) else build_classifier)(recipe)
+        if start is None:
+            with _without_a_list_of_tensors():
+                initialise(model)
+        else:
+            load_into(model, locate(start, recipe), key_mapping=recipe.key_mapping, strict=recipe.strict)
+        model._is_init = True
+    return train_config(
+        model,
+        model,
+        recipe.config,
+        work_dir=folder,
+        checkpoint=Path(wanted).name if wanted else "float.pth",
+        scope=scope,
+        seed=recipe.seed,
+        resume=resume,
+        amp=amp,
+        launcher=launcher,
+    )
+
+
+@contextlib.contextmanager
+def _without_a_list_of_tensors() -> Iterator[None]:
+    """mmengine logs how each one was initialised."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _train(recipe: Recipe, folder: Path, start: str | None, *, resume: bool, amp: bool, launcher: str) -> Path:
     if recipe.train is None or recipe.data is None:
         raise RecipeError(
             f"{recipe.path}: nothing to train: expected the sections 'train' and 'data'",
-            hint="train=dict(epochs=10), data=dict(type='image_folder', root=...)",
+            hint="train=dict(epochs=10), data=dict(type='image_folder', root=...); or an OpenMMLab config",
         )
     return train_float(
         RecipeJob.open(recipe, start).built.module,

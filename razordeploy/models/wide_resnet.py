@@ -40,7 +40,7 @@ class WideBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """Stem and stages of base, 2 x base and 4 x base channels times ``widen_factor``; returns the last map.
+    """Stem and stages of base, 2 x base and 4 x base channels times ``widen_factor``.
 
     Args:
         depth: 10, 16, 22, 28 or 40.
@@ -111,13 +111,12 @@ class WideResNet(nn.Module):
             if zero_init_residual and isinstance(module, WideBlock):
                 nn.init.zeros_(module.bn2.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 4 x base x widen, H / 4, W / 4)."""
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """(N, C, H, W) -> one map (N, 4 x base x widen, H / 4, W / 4), in a tuple as necks and heads want it."""
         x = self.conv1(x)
         for name in self.stages:
             x = self.get_submodule(name)(x)
-        y: Tensor = self.relu(self.bn1(x))
-        return y
+        return (self.relu(self.bn1(x)),)
 
     def init_weights(self) -> None:
         """Apply ``init_cfg``; mmengine calls this before training."""

@@ -353,8 +353,9 @@ def _check_numbers(*, epochs: int, batch_size: int, lr: float) -> None:
 def close(runner: Runner) -> None:
     """Close the run's log files, and forget its scope: the next model to be built is of another."""
     DefaultScope._instance_dict.pop(runner._experiment_name, None)
-    # mmengine keeps its log files open until the process ends.
-    for handler in runner.logger.handlers:
+    # mmengine keeps its log files open until the process ends, and writes into them what the next model is made of.
+    for handler in list(runner.logger.handlers):
         if isinstance(handler, logging.FileHandler):
+            runner.logger.removeHandler(handler)
             handler.close()
     runner.visualizer.close()

@@ -159,6 +159,20 @@ def write(folder: Path) -> dict[str, Path]:
 
 def write_data(folder: Path, counts: tuple[int, int] = (8, 4)) -> None:
     """A few images where mmcls' ImageNet base looks for them, and random weights."""
+    write_images(folder, counts)
+    from razordeploy.capture.build import build_model
+    from razordeploy.config.recipe import load_recipe
+
+    float_recipe = folder / "float.py"
+    float_recipe.write_text("_base_ = ['mmcls::resnet/resnet18_8xb32_in1k.py']\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = build_model(load_recipe(float_recipe)).module
+    torch.save({"state_dict": module.state_dict()}, folder / "resnet18.pth")
+
+
+def write_images(folder: Path, counts: tuple[int, int] = (8, 4)) -> None:
+    """Images of two classes alone."""
     rng = np.random.default_rng(0)
     for split, count in zip(("train", "val"), counts, strict=True):
         lines = []
@@ -169,12 +183,3 @@ def write_data(folder: Path, counts: tuple[int, int] = (8, 4)) -> None:
             lines.append(f"n{index % 2}/{index}.jpg {index % 2}\n")
         (folder / "data" / "imagenet" / "meta").mkdir(exist_ok=True)
         (folder / "data" / "imagenet" / "meta" / f"{split}.txt").write_text("".join(lines))
-    from razordeploy.capture.build import build_model
-    from razordeploy.config.recipe import load_recipe
-
-    float_recipe = folder / "float.py"
-    float_recipe.write_text("_base_ = ['mmcls::resnet/resnet18_8xb32_in1k.py']\n")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = build_model(load_recipe(float_recipe)).module
-    torch.save({"state_dict": module.state_dict()}, folder / "resnet18.pth")

@@ -23,7 +23,8 @@ def test_names_and_shapes():
     keys = set(network.state_dict())
     assert {"conv1.weight", "layer1.0.bn1.weight", "layer1.0.downsample.weight", "layer3.1.conv2.weight"} <= keys
     assert "bn1.weight" in keys and "layer1.1.downsample.weight" not in keys
-    assert network(torch.randn(2, 3, 32, 32)).shape == (2, 128, 8, 8)
+    (last,) = network(torch.randn(2, 3, 32, 32))
+    assert last.shape == (2, 128, 8, 8)
 
 
 def test_frozen_stages_stay_as_they_are():

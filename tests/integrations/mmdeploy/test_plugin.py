@@ -204,6 +204,27 @@ def test_a_quantized_checkpoint_without_scales_is_calibrated(plugin, told, world
     assert not (tmp_path / "razordeploy" / "trained").exists()
 
 
+def test_a_quantized_checkpoint_of_mmrazor(plugin, told, world, tmp_path):
+    """Weights once plain and once per mode, scales in graphs of its own: the weights are taken, and calibrated anew."""
+    quantized = quantized_world(world, tmp_path, "OpenVINOQuantizer", scales=False)
+    state = torch.load(quantized.checkpoint, weights_only=True)["state_dict"]
+    weights = {key.removeprefix("architecture."): value for key, value in state.items()}
+    for mode in ("tensor", "predict", "loss"):
+        state |= {f"qmodels.{mode}.{key}": value for key, value in weights.items()}
+        state[f"qmodels.{mode}.activation_post_process_0.scale"] = torch.ones(1)
+        state[f"qmodels.{mode}.activation_post_process_0.zero_point"] = torch.zeros(1, dtype=torch.int32)
+        state[f"qmodels.{mode}.backbone.conv1.weight_fake_quant.scale"] = torch.full((16,), 0.01)
+    torch.save({"state_dict": state, "meta": {}}, quantized.checkpoint)
+    config = deploy_config(tmp_path, "openvino")
+    (file,) = exported(quantized.model_cfg, config, quantized.checkpoint, world.image, tmp_path)
+    assert any("no scales of activations that fit here" in line for line in told)
+    found = scores([file], quantized.model_cfg, config, IMAGES)
+    with torch.no_grad():
+        expected = world.model.head.fc(world.model.extract_feat(IMAGES)[-1]).softmax(1)
+    assert torch.equal(found.argmax(1), expected.argmax(1))
+    assert float((found - expected).abs().max()) > 0, "int8, not float"
+
+
 def test_a_distilled_student(plugin, world, tmp_path):
     network = {
         "type": "mmrazor.SingleTeacherDistill",
