@@ -10,7 +10,7 @@ which many integer units ask for, the range of the dead channel leaves the livin
 
 model = dict(type="razordeploy.models.cifar:mobilenet", num_classes=10)
 data = dict(type="cifar10_npz")
-train = dict(epochs=5, batch_size=128, lr=0.02, optimizer="adamw", shift=4, flip=True, threads=1)
+train = dict(epochs=3, batch_size=128, lr=0.02, optimizer="adamw", shift=4, flip=True, threads=1)
 checkpoint = "work_dirs/cifar10_mobilenet/float.pth"
 
 calibration = dict(num_samples=512)

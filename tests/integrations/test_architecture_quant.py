@@ -19,6 +19,7 @@ from razordeploy.errors import DataError, RecipeError, UsageError
 from razordeploy.integrations.architecture_quant import MMArchitectureQuant
 from razordeploy.integrations.quantizers import QUANTIZERS
 from razordeploy.quantization.fake_quants.base import FakeQuantizeBase
+from razordeploy.quantization.qat import phases
 from razordeploy.quantization.qat.loops import LOOPS
 from razordeploy.registry import MODEL_WRAPPERS, MODELS
 from razordeploy.train.runner import QuietRunner, close, run_name
@@ -246,8 +247,33 @@ def test_modes_that_are_left_out_are_those_of_the_float_model():
     torch.testing.assert_close(model(x, mode="tensor"), trained_net()(x))
 
 
-def test_the_wrapper_for_several_processes_is_registered():
-    assert MODEL_WRAPPERS.get("mmrazor.MMArchitectureQuantDDP") is not None
+def _one_process(rank: int, folder: str, count: int) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{folder}/group", rank=rank, world_size=count)
+    torch.save(_gradients(rank, count), f"{folder}/{rank}.pth")
+    torch.distributed.destroy_process_group()
+
+
+def _gradients(rank: int, count: int) -> dict[str, torch.Tensor]:
+    model = calibrated(qconfig=LEARNED)
+    phases.train_phase(model, observe=False)
+    phases.freeze_norms(model)
+    wrapper: Any = MODEL_WRAPPERS.get("mmrazor.MMArchitectureQuantDDP")
+    wrapped = wrapper(module=model) if count > 1 else model
+    images, labels = Blobs().images[rank::count], Blobs().labels[rank::count]
+    wrapped(images, labels, mode="loss")["loss"].backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_two_processes_have_the_gradients_of_one(tmp_path):
+    torch.multiprocessing.start_processes(_one_process, (str(tmp_path), 2), nprocs=2, start_method="fork")
+    expected = _gradients(0, 1)
+    assert any("_quant_" in name for name in expected)
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pth", weights_only=True)
+        assert found.keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize(
