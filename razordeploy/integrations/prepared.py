@@ -26,9 +26,6 @@ class PreparedModel(QATGraph):
         params: scales of the right shapes, by group; they are forgotten.
         make: builds the fake quant of a group.
         backend: that the plan is of.
-
-    Raises:
-        ModelError: the model is frozen.
     """
 
     def __init__(
@@ -45,6 +42,9 @@ class PreparedModel(QATGraph):
             quant.forget()
             if not isinstance(quant, LearnableFakeQuantize):
                 quant.enable_observer()
+
+    def _refuse_frozen(self) -> None:
+        """A frozen model can be calibrated, and its scales be trained."""
 
     def deploy_model(self) -> fx.GraphModule:
         """What the engine computes, in torch: weights and scales as they are now.

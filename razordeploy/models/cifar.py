@@ -114,5 +114,5 @@ def _conv(inputs: int, outputs: int, size: int, **options: int) -> tuple[nn.Modu
 
 
 def mobilenet(num_classes: int = 10) -> MobileNet:
-    """MobileNet for 32x32 images: 19 convolutions, 10 M multiply-accumulates, 0.17 M parameters."""
+    """MobileNet for 32x32 images: 19 convolutions, 10 M multiply-accumulates, 0.18 M parameters."""
     return MobileNet(num_classes)

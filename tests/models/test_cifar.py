@@ -6,7 +6,7 @@ import torch
 from razordeploy.data.cifar10_npz import data_root
 from razordeploy.data.loader import batches
 from razordeploy.data.sources import build_source
-from razordeploy.models.cifar import PadShortcut, resnet20, resnet56
+from razordeploy.models.cifar import PadShortcut, mobilenet, resnet20, resnet56
 from razordeploy.train.evaluate import evaluate, module_predict
 
 WEIGHTS = {resnet20: "resnet20-12fca82f.th", resnet56: "resnet56-4bfd9763.th"}
@@ -36,6 +36,14 @@ def test_option_a_shortcut_by_hand() -> None:
 
 def test_shapes_and_classes() -> None:
     assert resnet20(7)(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+
+
+def test_a_mobilenet_has_a_depthwise_convolution_in_every_block() -> None:
+    model = mobilenet(7)
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+    convolutions = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [m.groups > 1 for m in convolutions] == [False, *9 * (True, False)]
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 2) == 0.18
 
 
 @pytest.mark.parametrize("build", WEIGHTS, ids=lambda build: build.__name__)

@@ -67,8 +67,7 @@ class QATGraph(nn.Module):
         self.module.graph.eliminate_dead_code()
         self.module.recompile()
         self._forget_unused()
-        if not any(True for _ in self.trained()):
-            raise _frozen()
+        self._refuse_frozen()
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         """Run the graph: inputs ``(N, ...)`` in the model's order."""
@@ -85,6 +84,10 @@ class QATGraph(nn.Module):
     def folded_layers(self) -> Iterator[FoldedLayer]:
         """Layers that are trained with their batch norm in them."""
         return (m for m in self.modules() if isinstance(m, FoldedLayer))
+
+    def _refuse_frozen(self) -> None:
+        if not any(True for _ in self.trained()):
+            raise _frozen()
 
     def called(self, name: str) -> str:
         """What the model calls the parameter ``name``; one of a norm that was folded goes by its layer."""
