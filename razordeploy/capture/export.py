@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from razordeploy.capture.fast_shapes import fast_shapes
 from razordeploy.capture.graph import CapturedModel
 from razordeploy.capture.normalize import normalize
 from razordeploy.errors import ModelError
@@ -174,7 +175,7 @@ def _export(
     model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
 ) -> torch.export.ExportedProgram:
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), torch.no_grad(), fast_shapes():
             return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
     except Exception as error:
         where = _user_frame(error)
