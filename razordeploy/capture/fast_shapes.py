@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -21,7 +22,7 @@ _LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 @contextlib.contextmanager
 def fast_shapes() -> Iterator[None]:
-    """Add ours to torch's table for the block; another version of torch, without the table, traces as it always does."""
+    """Add ours to torch's table for the block; another version of torch, without the table, traces as ever."""
     table: dict[Any, Any] = {}
     with contextlib.suppress(ImportError, AttributeError):
         from torch._subclasses.fake_impls import get_fast_op_impls
@@ -30,10 +31,67 @@ def fast_shapes() -> Iterator[None]:
     added = {op: rule for op, rule in _RULES.items() if op not in table}
     table.update(added)
     try:
-        yield
+        with contextlib.ExitStack() as stack:
+            for op, rule in _PRODUCTS.items():
+                # They are decomposed before torch asks its table.
+                stack.enter_context(mock.patch.object(op, "_op", _Call(rule, op._op)))
+            yield
     finally:
         for op in added:
             table.pop(op, None)
+
+
+class _Call:
+    """Stands in for an operator's own call; the operator's hash, which is that of its call, stays as it is."""
+
+    def __init__(self, rule: Callable[..., Any], plain: Callable[..., Any]) -> None:
+        self.rule, self.plain = rule, plain
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.rule(self.plain, *args, **kwargs)
+
+    def __hash__(self) -> int:
+        return hash(self.plain)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or self.plain == other
+
+
+def _linear(plain: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    x, weight = args[:2]
+    fits = not kwargs and _all_fake(args) and x.dim() >= 2 and weight.dim() == 2 and x.is_contiguous()
+    if not fits or x.shape[-1] != weight.shape[-1] or not all(b.shape == weight.shape[:1] for b in _present(args[2:])):
+        return plain(*args, **kwargs)
+    return _empty((*x.shape[:-1], weight.shape[0]), x)
+
+
+def _matmul(plain: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    x, y = args[:2]
+    fits = not kwargs and _all_fake(args) and x.dim() == y.dim() >= 3
+    if not fits or x.shape[:-2] != y.shape[:-2] or x.shape[-1] != y.shape[-2]:
+        return plain(*args, **kwargs)
+    return _empty((*x.shape[:-1], y.shape[-1]), x)
+
+
+def _present(args: Sequence[Any]) -> list[Any]:
+    return [a for a in args if a is not None]
+
+
+def _all_fake(args: Sequence[Any]) -> bool:
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return all(isinstance(a, FakeTensor) and a.dtype == torch.float32 for a in _present(args))
+
+
+def _empty(shape: Sequence[Any], like: Any) -> torch.Tensor:
+    from torch.utils._mode_utils import no_dispatch
+
+    with no_dispatch():
+        return _fake(like.fake_mode, torch.empty(shape, dtype=like.dtype, device="meta"), like)
+
+
+_PRODUCTS = {_aten.linear.default: _linear, _aten.matmul.default: _matmul}
+"""Operator -> ``(its own call, *args, **kwargs) -> fake result``."""
 
 
 def _written(mode: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

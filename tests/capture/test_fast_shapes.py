@@ -10,6 +10,7 @@ from torch._subclasses.fake_impls import get_fast_op_impls
 
 from razordeploy.capture.export import export_program
 from razordeploy.capture.fast_shapes import fast_shapes
+from razordeploy.errors import ModelError
 
 ACTIVATIONS = ["hardtanh", "relu", "relu6", "hardswish", "silu", "leaky_relu", "gelu"]
 
@@ -51,6 +52,14 @@ BODIES = {
     "transposed": lambda x: F.hardtanh(x.transpose(1, 2)),
     "clamp_": lambda x: (x * 2).clamp_(0, 1),
     "whole numbers": lambda x: F.hardtanh(x.to(torch.int64), -1, 1),
+    "linear": nn.Linear(7, 3),
+    "linear without a bias": nn.Linear(7, 3, bias=False),
+    "linear on another layout": lambda x: F.linear(x.transpose(1, 3), torch.ones(4, 6)),
+    "linear on rows": lambda x: F.linear(x.flatten(1), torch.ones(4, 210)),
+    "products": lambda x: x @ x.transpose(2, 3),
+    "products of another layout": lambda x: x.transpose(1, 2).transpose(2, 3) @ x.permute(0, 2, 1, 3),
+    "product with one matrix": lambda x: x @ torch.ones(7, 2),
+    "product with one batch for all": lambda x: x @ torch.ones(1, 6, 7, 2),
     **{name: getattr(F, name) for name in ACTIVATIONS},
     **{f"{name} in place": _in_place(name) for name in ACTIVATIONS if name != "gelu"},
 }
@@ -67,8 +76,16 @@ def test_the_shape_told_is_the_shape_made(name, layout):
         _Values(exported.program.module(check_guards=False)).run(x)
 
 
-def test_torchs_table_is_as_before():
-    before = dict(get_fast_op_impls())
+def test_torchs_tables_are_as_before():
+    before, linear = dict(get_fast_op_impls()), torch.ops.aten.linear.default
+    call, number = linear._op, hash(linear)
     with fast_shapes():
         assert len(get_fast_op_impls()) > len(before)
+        assert linear._op is not call and hash(linear) == number
     assert get_fast_op_impls() == before
+    assert linear._op is call
+
+
+def test_products_of_sizes_that_do_not_fit_are_torchs_to_refuse():
+    with pytest.raises(ModelError, match="does not run on the example inputs"):
+        export_program(nn.Linear(8, 3), (torch.randn(2, 7),))
