@@ -82,8 +82,12 @@ def front(trials: Sequence[TrialRecord], rewards: Mapping[str, str]) -> list[Tri
     return [trial for index, trial in enumerate(trials) if not beaten(index)]
 
 
-def read_study(folder: Path) -> StudyRecord:
+def read_study(folder: Path, *, ended: bool = False) -> StudyRecord:
     """Read the study in ``folder``.
+
+    Args:
+        folder: the work dir.
+        ended: the run that holds the folder is this one, and nothing of it runs any more.
 
     Raises:
         UsageError: there is none.
@@ -94,7 +98,7 @@ def read_study(folder: Path) -> StudyRecord:
     except FileNotFoundError as error:
         hint = "give the work dir of 'razordeploy hpo run'"
         raise UsageError(f"expected a study at {folder}, found no {Path(error.filename).name}", hint=hint) from error
-    live = is_live(folder)
+    live = not ended and is_live(folder)
     folders = sorted(path for path in (folder / TRIALS).glob("[0-9]*") if path.is_dir())
     trials = [record for path in folders if (record := _trial(path, live=live)) is not None]
     status = state["status"] if live or state["status"] != "running" else "interrupted"

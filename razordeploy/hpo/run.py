@@ -57,12 +57,12 @@ def run_study(
             try:
                 study.close()
             finally:
-                record = _keep(folder)
-    return read_study(record.folder)
+                record = _keep(folder, ended=True)
+    return record
 
 
-def _keep(folder: Path) -> StudyRecord:
-    record = read_study(folder)
+def _keep(folder: Path, *, ended: bool = False) -> StudyRecord:
+    record = read_study(folder, ended=ended)
     best = [{"trial": t.number, "values": t.values, "params": t.params} for t in record.best]
     atomic_write(folder / SUMMARY, json_text({"best": best, "rewards": record.rewards, "counts": record.counts()}))
     write_page(record)

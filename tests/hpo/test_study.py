@@ -41,7 +41,10 @@ def test_a_study_runs_and_says_what_is_best(make, tmp_path):
     best = max(study.trials, key=lambda t: t.values["score"])
     assert study.best == [best]
     assert json.loads((tmp_path / "w" / "best.json").read_text())["best"][0]["trial"] == best.number
-    assert "Parallel coordinates" in (tmp_path / "w" / "study.html").read_text()
+    page = (tmp_path / "w" / "study.html").read_text()
+    assert "Parallel coordinates" in page
+    assert "4 complete" in page
+    assert "max_tries" in page
     assert "a line of log" in (tmp_path / "w" / "trials" / "00000" / "log.txt").read_text()
 
 
