@@ -101,8 +101,13 @@ def fix_algorithm(
         return dict(content), static
     if content is not None:
         choices = choices_of(content)
+        if not choices:
+            raise ModelError(
+                f"the subnet says of nothing what is chosen; it has {', '.join(map(str, list(content)[:3]))}",
+                hint="expected {'path of a mutable': {'chosen': ...}}, or widths by channel unit",
+            )
         if not isinstance(mutator, ChannelMutator):
-            first = next(iter(choices), "?")
+            first = next(iter(choices))
             raise ModelError(
                 f"the subnet gives widths to channel units such as '{first}', and the supernet of "
                 f"{type(algorithm).__name__} chooses by mutables: it is of another model"

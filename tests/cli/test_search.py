@@ -281,6 +281,9 @@ def test_weights_of_another_space_and_none(cli, supernet):
     result = cli("search", recipe, "--set", "checkpoint=None")
     assert result.code == 2
     assert "a search needs a trained supernet" in result.error
+    result = cli("search", recipe, "--set", "checkpoint=nowhere.pth")
+    assert result.code == 2
+    assert "no trained supernet 'nowhere.pth'; razordeploy train " in result.error
     result = cli("search", recipe, "--checkpoint", "nowhere.pth")
     assert result.code == 2
     assert "search space" not in result.error

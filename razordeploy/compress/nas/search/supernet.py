@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from razordeploy.capture.build import BuiltModel, build_model
+from razordeploy.capture.build import BuiltModel, build_model, locate
 from razordeploy.compress.algorithm.build import build
 from razordeploy.compress.nas.search.space import SearchSpace
 from razordeploy.config.recipe import Recipe
@@ -18,6 +18,8 @@ from razordeploy.errors import CheckpointError, ModelError
 from razordeploy.subnet.fix import export_fix_subnet
 from razordeploy.subnet.mutators.channel import ChannelMutator
 from razordeploy.subnet.mutators.table import MUTATORS
+
+_TRAIN = "razordeploy train {}, then --checkpoint FILE"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +74,10 @@ def open_supernet(recipe: Recipe, checkpoint: str | Path | None = None, *, trust
     if given is None:
         raise CheckpointError(
             f"{recipe.path}: a search needs a trained supernet, and there is no checkpoint",
-            hint=f"razordeploy train {recipe.path}, then --checkpoint FILE",
+            hint=_TRAIN.format(recipe.path),
         )
+    if checkpoint is None and not Path(locate(given, recipe)).expanduser().exists():
+        raise CheckpointError(f"{recipe.path}: no trained supernet '{given}'", hint=_TRAIN.format(recipe.path))
     try:
         built = build_model(recipe, given, trust=trust)
     except CheckpointError as error:
