@@ -6,6 +6,9 @@ qat.samples=None` trains longer.
 
 _base_ = ["../../ptq/cifar10_resnet20.py"]
 
+# Every backend evaluates 10,000 images three times.
+deploy = dict(backends=["openvino"])
+
 train = dict(epochs=2, batch_size=128, lr=0.05, optimizer="sgd", shift=4, flip=True)
 qat = dict(epochs=1, samples=10000, batch_size=128, lr=1e-3, optimizer="sgd", shift=4, flip=True)
 _fc = dict(type="ModuleOutputs", source="linear")

@@ -7,6 +7,9 @@ teacher; the report shows accuracy against latency. One epoch of each is what a 
 
 _base_ = ["../../ptq/cifar10_resnet20.py"]
 
+# Every backend evaluates 10,000 images three times.
+deploy = dict(backends=["openvino"])
+
 train = dict(epochs=1, batch_size=128, lr=0.05, optimizer="sgd", shift=4, flip=True)
 _public = "{{$RAZORDEPLOY_DATA:../shared/data}}/checkpoints/resnet20-12fca82f.th"
 _fc = dict(type="ModuleOutputs", source="linear")
