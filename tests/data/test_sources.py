@@ -218,3 +218,21 @@ def test_the_shared_cifar10_archive() -> None:
     source = build_source({"type": "cifar10_npz"})
     assert len(source) == 10_000 and source[9_999][0].shape == (3, 32, 32)
     assert sorted(np.bincount(source.labels)) == [1000] * 10
+
+
+def test_a_part_of_a_split():
+    whole, part = (build_source({"type": "digits", **more}, "train") for more in ({}, {"samples": {"train": 50}}))
+    assert len(part) == 50
+    assert len(build_source({"type": "digits", "samples": {"train": 50}}, "test")) == 355
+    assert len(build_source({"type": "digits", "samples": 40}, "test")) == 40
+    assert len(build_source({"type": "digits", "samples": 10**6}, "train")) == len(whole)
+    again = build_source({"type": "digits", "samples": 50}, "train")
+    assert [part.name(i) for i in range(50)] == [again.name(i) for i in range(50)]
+    assert len({part.name(i) for i in range(50)}) == 50
+    assert part.fingerprint() == again.fingerprint() != whole.fingerprint()
+    assert {part[i][1] for i in range(50)} == set(range(10))
+    for wrong, message in ((0, "at least 1, got 0"), ({"val": 3}, "unknown split 'val'"), ("all", "got 'all'")):
+        with pytest.raises(RecipeError, match=message):
+            build_source({"type": "digits", "samples": wrong}, "train")
+    with pytest.raises(RecipeError, match="did you mean 'samples'"):
+        build_source({"type": "digits", "sample": 3}, "train")

@@ -1,4 +1,4 @@
-"""Evolution on CIFAR-10, under a limit on the measured latency of OpenVINO's int8 engine.
+"""Evolution on a part of CIFAR-10, under a limit on the measured latency of OpenVINO's int8 engine.
 
 `razordeploy train nas/cifar10/spos_supernet.py` makes the supernet; 1,000 training images judge the candidates.
 """
