@@ -20,8 +20,11 @@ from razordeploy.capture.config_model import read_model_config
 from razordeploy.config.recipe import Recipe
 from razordeploy.config.structure import SubnetConfig
 from razordeploy.errors import CheckpointError, RecipeError
+from razordeploy.subnet.channel_graph import channel_graph
+from razordeploy.subnet.compose import composed
 from razordeploy.subnet.files import read_mapping
 from razordeploy.subnet.fix import load_fix_subnet
+from razordeploy.subnet.fix_mutables import is_of_mutables
 from razordeploy.subnet.narrow import narrow
 
 Inputs = Callable[[BuiltModel], tuple[Any, ...]]
@@ -48,9 +51,9 @@ def assemble(
     section = recipe.prune or recipe.subnet
     if section is None:
         return build_model(recipe, checkpoint, trust=trust)
-    whole = dataclasses.replace(recipe, checkpoint=None, prune=None, subnet=None)
-    given = checkpoint if checkpoint is not None else recipe.checkpoint or section.checkpoint
-    built = build_model(whole)
+    build, kept = _whole(recipe, inputs)
+    given = checkpoint if checkpoint is not None else recipe.checkpoint or section.checkpoint or kept
+    built = build(None, False)
     if given is None:
         return _narrowed(recipe, built, inputs)
     trusted = trust or recipe.trust_checkpoint
@@ -64,12 +67,22 @@ def assemble(
             load_into(part.module, file, key_mapping=mapping, strict=recipe.strict, trust=trusted)
             return part
     try:
-        built = build_model(whole, file, trust=trusted)
+        built = build(file, trusted)
     except CheckpointError as error:
         raise CheckpointError(
             f"'{file}' is neither of the full model nor of the part that {recipe.path} deploys: {error}"
         ) from error
     return _narrowed(recipe, built, inputs)
+
+
+def _whole(recipe: Recipe, inputs: Inputs | None) -> tuple[Callable[[str | Path | None, bool], BuiltModel], str | None]:
+    """What builds the model that is narrowed from its weights, and the weights that belong to it, if any."""
+    whole = dataclasses.replace(recipe, checkpoint=None, prune=None, subnet=None)
+    part = recipe.prune.of if recipe.prune is not None else None
+    if part is None:
+        return lambda file, trust: build_model(whole, file, trust=trust), None
+    first = dataclasses.replace(whole, subnet=dataclasses.replace(part, checkpoint=None))
+    return lambda file, trust: assemble(first, file, trust=trust, inputs=inputs), part.checkpoint
 
 
 def _of_sub_model(recipe: Recipe) -> Recipe:
@@ -101,12 +114,23 @@ def _narrowed(recipe: Recipe, built: BuiltModel, inputs: Inputs | None) -> Built
         found = narrow(
             built.module, choice=rule.choice, units=rule.units, round_to=rule.round_to, example_inputs=examples
         )
-        return dataclasses.replace(built, module=found.module, subnet=found.subnet)
+        subnet = found.subnet if rule.of is None else _of_whole(recipe, rule.of, built.module, found.subnet, examples)
+        return dataclasses.replace(built, module=found.module, subnet=subnet)
     assert recipe.subnet is not None
     wanted = recipe.subnet
     content = read_mapping(locate(wanted.file, recipe))
     load_fix_subnet(built.module, content, wanted.mode, wanted.prefix, wanted.extra_prefix, example_inputs=examples)
     return dataclasses.replace(built, module=built.module.eval(), subnet=content)
+
+
+def _of_whole(
+    recipe: Recipe, part: SubnetConfig, module: nn.Module, widths: dict[str, int], examples: tuple[Any, ...]
+) -> dict[str, int] | None:
+    """The subnet of the whole model that ``module``, a part of it, is at ``widths``; None for one of mutables."""
+    if is_of_mutables(read_mapping(locate(part.file, recipe))):
+        return None
+    whole = build_model(dataclasses.replace(recipe, checkpoint=None, prune=None, subnet=None)).module
+    return composed(channel_graph(whole, examples), channel_graph(module, examples), widths)
 
 
 def _random_inputs(recipe: Recipe) -> Inputs:

@@ -144,7 +144,12 @@ def _of_recipe(
         )
     job = RecipeJob.open(recipe, checkpoint, trust=trust)
     inputs = job.example_inputs()
-    content: Mapping[str, Any] = job.built.subnet or {}
+    if job.built.subnet is None:
+        raise UsageError(
+            f"a subnet of a search space that is pruned, as {recipe.path} says, has no subnet file",
+            hint="deploy it with 'razordeploy ptq' and the same options",
+        )
+    content: Mapping[str, Any] = job.built.subnet
     full = None if is_of_mutables(content) else _whole(recipe)
     if export_channel:
         if full is None:

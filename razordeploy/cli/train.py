@@ -19,7 +19,7 @@ from razordeploy.capture.openmmlab import build_classifier
 from razordeploy.cli.given import resolve
 from razordeploy.cli.jobs import RecipeJob
 from razordeploy.compress.algorithm.weights import initialise
-from razordeploy.compress.algorithms import is_algorithm, is_supernet, trainer_of
+from razordeploy.compress.algorithms import DISTILL, TRAINERS, algorithm_name, is_algorithm, is_supernet, trainer_of
 from razordeploy.config.mm_quant import is_quantized_architecture
 from razordeploy.config.recipe import Recipe, load_recipe
 from razordeploy.data.sources import build_source
@@ -162,5 +162,10 @@ def _train(recipe: Recipe, folder: Path, start: str | None, *, resume: bool, amp
 
 def _compress(recipe: Recipe, folder: Path, wanted: str | None, *, resume: bool, amp: bool, launcher: str) -> Path:
     """Train a model that holds what is deployed as its ``architecture``."""
-    name = Path(wanted).name if wanted else None
+    name, algorithm = Path(wanted).name if wanted else None, algorithm_name(recipe)
+    if recipe.prune is not None and TRAINERS.get(algorithm, DISTILL) != DISTILL:
+        raise RecipeError(
+            f"{recipe.path}: 'prune' narrows a plain model or a student, and {algorithm} chooses widths itself",
+            hint="leave 'prune' out to train, and give it to export or ptq",
+        )
     return trainer_of(recipe)(recipe, work_dir=folder, checkpoint=name, resume=resume, amp=amp, launcher=launcher)

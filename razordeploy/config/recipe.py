@@ -131,6 +131,9 @@ def _recipe(file: Path, config: dict[str, Any], text: str) -> Recipe:
     top = Section(values=config, file=name, where="recipe")
     strict, trust = top.boolean("strict"), top.boolean("trust_checkpoint")
     prune, subnet = config.get("prune"), config.get("subnet")
+    if isinstance(prune, dict):
+        # mmengine leaves it where there was nothing to replace.
+        prune.pop("_delete_", None)
     if prune is not None and subnet is not None:
         raise RecipeError(f"{name}: 'prune' and 'subnet' both say what is deployed", hint="keep one")
     return Recipe(

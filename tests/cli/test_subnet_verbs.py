@@ -117,6 +117,29 @@ def test_a_section_of_the_recipe_prunes(run, sliced):
     assert yaml.safe_load((sliced / "by_rule" / "fix_subnet.yaml").read_text()) == {"0_(0, 4)_4": 2, "3_(0, 4)_4": 2}
 
 
+def test_a_part_is_pruned_again(run, sliced):
+    result = run("export", "half", "--set", "prune.units={'3_(0, 3)_3': 1}", "--out", "less")
+    assert result.code == 0, result.err
+    made = Artifact.load(sliced / "less")
+    # The file is about the whole model, and the weights are what the part had.
+    assert yaml.safe_load(made.file("subnet").read_text()) == {"0_(0, 4)_4": 2, "3_(0, 4)_4": 1}
+    x = torch.randn(2, 3, 8, 8)
+    half = load_model(sliced / "half")
+    expected = rd.prune(half, example_inputs=x, choice={"3_(0, 3)_3": 1})
+    assert torch.allclose(load_model(sliced / "less")(x), expected(x), atol=1e-6)
+    whole = run("export", "half", "--set", "prune={'units': {'3_(0, 3)_3': 1}}", "--out", "as_dict")
+    assert whole.code == 0, whole.err
+    # One channel is no unit any more.
+    again = run("export", "less", "--set", "prune.units={'0_(0, 2)_2': 1}", "--out", "least")
+    assert again.code == 0, again.err
+    assert yaml.safe_load(Artifact.load(sliced / "least").file("subnet").read_text()) == {
+        "0_(0, 4)_4": 1,
+        "3_(0, 4)_4": 1,
+    }
+    refused = run("export", "half", "--set", "prune.units={'3_(0, 4)_4': 1}", "--out", "refused")
+    assert refused.code == 2 and "did you mean '3_(0, 3)_3'?" in refused.err and not (sliced / "refused").exists()
+
+
 def test_training_starts_from_the_part(run, sliced):
     train = "train={'epochs': 1, 'lr': 1e-12, 'threads': 1}"
     result = run("train", "half", "--work-dir", "tuned", "--set", train)

@@ -19,6 +19,7 @@ from razordeploy.compress.distill.hooks import (
     StopDistillHook,
 )
 from razordeploy.compress.distill.loops import SelfDistillValLoop, SingleTeacherDistillValLoop
+from razordeploy.compress.distill.student import with_narrow_student
 from razordeploy.config.recipe import Recipe
 
 CHECKPOINT = "student.pth"
@@ -37,10 +38,12 @@ DATASETS: dict[str, type] = {"CRDDataset": CRDDataset}
 def build_algorithm(recipe: Recipe) -> BaseAlgorithm:
     """The recipe's algorithm, with its teacher's weights loaded; the student's are drawn by ``recipe.seed``.
 
+    A section ``prune`` or ``subnet`` narrows the student first.
+
     Raises:
         RecipeError, CheckpointError, ModelError: as for any algorithm.
     """
-    return build_from(recipe, ALGORITHMS)
+    return build_from(with_narrow_student(recipe), ALGORITHMS)
 
 
 def train_distillation(

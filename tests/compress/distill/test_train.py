@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+import razordeploy as rd
+from razordeploy.assemble import assemble
 from razordeploy.capture.build import build_model
 from razordeploy.cli.train import run
 from razordeploy.compress.distill.train import build_algorithm, train_distillation
@@ -315,3 +317,35 @@ deploy = dict(backends=["onnxruntime"], input_shape=(1, 32, 32))
     def test_a_teacher_without_a_file_is_refused(self, tmp_path, file):
         with pytest.raises(CheckpointError, match=r"no checkpoint '.*lenet\.pth'"):
             train_distillation(load_recipe(file), work_dir=tmp_path / "run")
+
+
+def test_a_section_narrows_the_student_first(tmp_path):
+    model = {"architecture": {"type": f"{HERE}:tiny", "width": 8}}
+    file = recipe(tmp_path, model, prune={"choice": 0.5, "checkpoint": "teacher.pth"})
+    student = build_algorithm(load_recipe(file)).student
+    x = torch.randn(2, 1, 8, 8)
+    expected = rd.prune(tiny(7, width=8).eval(), example_inputs=(x,), choice=0.5)
+    assert torch.allclose(student.eval()(x), expected(x), atol=1e-6)
+    run(file, work_dir=None, overrides={}, resume=False, amp=False, launcher="none")
+    state = torch.load(tmp_path / "student.pth", weights_only=True)
+    assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in expected.state_dict().items()}
+    built = assemble(load_recipe(file))
+    student.load_state_dict(state)
+    assert torch.allclose(built.module(x), student(x), atol=1e-6)
+
+
+def test_what_cannot_be_narrowed_is_refused(tmp_path):
+    fixed = {"architecture": {"type": f"{HERE}:FixedWidth"}}
+    with pytest.raises(ModelError, match="FixedWidth cannot be narrowed as a student: its code fixes a width"):
+        build_algorithm(load_recipe(recipe(tmp_path, fixed, prune={"choice": 0.5})))
+    pruner = {"type": "RatioPruner", "architecture": {"type": f"{HERE}:tiny"}}
+    file = recipe(tmp_path, None, prune={"choice": 0.5})
+    with pytest.raises(RecipeError, match="RatioPruner chooses widths itself"):
+        run(
+            file,
+            work_dir=None,
+            overrides={"model": repr({"_delete_": True, **pruner})},
+            resume=False,
+            amp=False,
+            launcher="none",
+        )

@@ -28,6 +28,14 @@ class Tiny(nn.Module):
         return self.fc(self.pool(self.dropout(self.relu2(self.bn2(self.conv2(x))))))
 
 
+class FixedWidth(Tiny):
+    """Its code says 4 where no attribute does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu1(self.bn1(self.conv1(x))).reshape(-1, 4, 4, 4)
+        return self.fc(self.pool(self.relu2(self.bn2(self.conv2(x)))))
+
+
 def tiny(seed: int = 0, **options: Any) -> Tiny:
     torch.manual_seed(seed)
     model = Tiny(**options)
