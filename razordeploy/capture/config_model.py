@@ -10,6 +10,7 @@ from typing import Any
 
 from razordeploy import lazy
 from razordeploy.config.mm_config import read_config
+from razordeploy.config.older_bases import find_base, is_older_base
 from razordeploy.config.recipe import Recipe
 from razordeploy.errors import CheckpointError, RecipeError
 
@@ -53,7 +54,9 @@ def read_model_config(config: Mapping[str, Any], folder: Path, where: str) -> di
     model = found.get("model")
     if not isinstance(model, dict) or "type" not in model:
         raise RecipeError(f"{where}: the config '{path}' has no model")
-    model.setdefault("_scope_", found.get("default_scope") or path.partition("::")[0])
+    model.setdefault(
+        "_scope_", found.get("default_scope") or ("mmcls" if is_older_base(path) else path.partition("::")[0])
+    )
     if model.get("data_preprocessor") is None and found.get("data_preprocessor") is not None:
         model["data_preprocessor"] = found["data_preprocessor"]
     return {**model, **own}
@@ -64,6 +67,8 @@ def _locate(path: str, folder: Path, where: str) -> Path:
     if not separator:
         beside = folder / path
         return beside if not Path(path).exists() and beside.exists() else Path(path)
+    if is_older_base(path):
+        return find_base(path)
     lazy.require(package, extra="openmmlab" if package == "mmpretrain" else package)
     spec = importlib.util.find_spec(package)
     configs = Path((spec and spec.origin) or "").parent / ".mim" / "configs"

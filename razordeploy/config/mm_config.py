@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from razordeploy import lazy
+from razordeploy.config.older_bases import find_base, is_older_base
 from razordeploy.config.paths import RECIPE_SUFFIXES
 from razordeploy.errors import MissingDependency, RazorDeployError, RecipeError
 
@@ -36,10 +37,13 @@ def read_config(path: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any],
     from mmengine.config import Config
 
     try:
-        with _safe_yaml(), _silent(), warnings.catch_warnings():
+        with _safe_yaml(), _older_bases(Config), _silent(), warnings.catch_warnings():
             # mmengine looks its bases up through pkg_resources, which warns about itself each time.
             warnings.filterwarnings("ignore", message=".*pkg_resources.*")
             config = Config.fromfile(path)
+    except RecipeError as error:
+        _close_copies(error)
+        raise RecipeError(f"{path}: {error}") from error
     except (Exception, SystemExit) as error:
         _close_copies(error)
         raise _one_line(error, path) from error
@@ -79,6 +83,24 @@ def _safe_yaml() -> Iterator[None]:
         yield
     finally:
         yaml_handler.Loader = loader
+
+
+@contextlib.contextmanager
+def _older_bases(config: Any) -> Iterator[None]:
+    """Let bases of mmrazor, which is not installed, be the shipped ones; what they name has its scope already."""
+    original = config.__dict__["_get_cfg_path"]
+
+    def get(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        if is_older_base(cfg_path):
+            return str(find_base(cfg_path)), None
+        found: tuple[str, str | None] = original.__func__(cfg_path, filename)
+        return found
+
+    config._get_cfg_path = staticmethod(get)
+    try:
+        yield
+    finally:
+        config._get_cfg_path = original
 
 
 def _close_copies(error: BaseException) -> None:

@@ -30,6 +30,21 @@ class _Downsample(nn.Module):
         return self.head(F.relu(self.b(self.a(x)) + self.shortcut(x)))
 
 
+class _StridedAlone(nn.Module):
+    """Strided 1x1 convolutions alone read the first sum, as in ResNets whose blocks stride in their first layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.a = conv_bn(8, 8, act=nn.ReLU()), conv_bn(8, 8)
+        self.b, self.c = conv_bn(8, 16, 1, stride=2, act=nn.ReLU()), conv_bn(16, 16)
+        self.shortcut, self.head = conv_bn(8, 16, 1, stride=2), conv_bn(16, 8)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = F.relu(self.a(x) + x)
+        return self.head(F.relu(self.c(self.b(x)) + self.shortcut(x)))
+
+
 class _ToInput(nn.Module):
     def __init__(self):
         super().__init__()
@@ -86,6 +101,15 @@ def test_downsample(tester):
         tester(_Downsample, IMAGE, batches=(1,))
         .check_points(openvino=(5, 5), onnxruntime=(7, 5))
         .check_int8({"conv2d": 5, "add": 1})
+        .check_float_kernels(openvino=set(), onnxruntime=set())
+        .run_and_compare()
+    )
+
+
+def test_strided_alone(tester):
+    (
+        tester(_StridedAlone, IMAGE, batches=(1, 3))
+        .check_int8({"conv2d": 6, "add": 2})
         .check_float_kernels(openvino=set(), onnxruntime=set())
         .run_and_compare()
     )

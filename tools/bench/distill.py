@@ -118,7 +118,8 @@ def student_alone(folder: Path, seed: int, options: argparse.Namespace) -> float
 def free_table(options: argparse.Namespace) -> None:
     """One row per method that sees no image, and what there is to compare with."""
     free = ("DAFL", "DFAD", "ZSKT")
-    scores: dict[str, list[float]] = {name: [] for name in ("teacher", "on the images", "on noise", *free)}
+    chosen = options.methods.split(",") if options.methods else ["on the images", "on noise", *free]
+    scores: dict[str, list[float]] = {name: [] for name in ("teacher", *chosen)}
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
@@ -129,7 +130,7 @@ def free_table(options: argparse.Namespace) -> None:
             runs = {"on the images": (kd, "digits"), "on noise": (kd, "noise")} | {
                 n: (known[n], "digits") for n in free
             }
-            for name, (model, data) in runs.items():
+            for name, (model, data) in ((name, runs[name]) for name in chosen):
                 file = recipe_file(folder, model, seed, options)
                 # One batch is 64 of 1,442 images, 22 an epoch; data-free methods take several student steps for each.
                 epochs = 50 // model.get("student_iter", 1)

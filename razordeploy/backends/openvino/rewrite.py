@@ -15,6 +15,7 @@ def rewrite(model: ir.Model) -> None:
     """Change a graph with pairs, in place."""
     written_out_hard_sigmoid(model)
     linear_on_rows(model, rank=3, gemm=False)
+    _strides_as_pooling(model)
     _integers_first(model)
     _name_scaled_products(model)
 
@@ -52,6 +53,42 @@ def _integers_first(model: ir.Model) -> None:
             first, second = node.inputs
             node.replace_input_with(0, second)
             node.replace_input_with(1, first)
+
+
+def _strides_as_pooling(model: ir.Model) -> None:
+    """Where strided 1x1 convolutions alone read a value, OpenVINO moves their stride into the layers before.
+
+    It does so by a pooling between the two halves of a pair, which its int8 kernels do not know, and the convolutions
+    run in float. With the pooling behind the pair, and the stride taken off, they run in int8.
+    """
+    for pair in [node for node in model.graph if node.op_type == "DequantizeLinear"]:
+        out = pair.outputs[0]
+        readers = [use.node for use in out.uses()]
+        strides = {_pointwise_strides(node, out) for node in readers}
+        if len(strides) != 1 or out.is_graph_output():
+            continue
+        (stride,) = strides
+        if stride is None or max(stride) == 1:
+            continue
+        pool = ir.node(
+            "MaxPool", [out], {"kernel_shape": [1] * len(stride), "strides": list(stride)}, name=f"{out.name}.strided"
+        )
+        model.graph.insert_after(pair, pool)
+        taken = pool.outputs[0]
+        taken.name, taken.type = f"{out.name}.strided", out.type
+        for node in readers:
+            node.replace_input_with(0, taken)
+            node.attributes["strides"] = ir.AttrInt64s("strides", [1] * len(stride))
+
+
+def _pointwise_strides(node: ir.Node, value: ir.Value) -> tuple[int, ...] | None:
+    """Strides of a 1x1 convolution of ``value`` without padding; None for anything else."""
+    if node.op_type != "Conv" or node.inputs[0] is not value:
+        return None
+    kernel, pads = node.attributes.get_ints("kernel_shape", ()), node.attributes.get_ints("pads", ())
+    if not kernel or max(kernel) > 1 or any(pads):
+        return None
+    return tuple(node.attributes.get_ints("strides", [1] * len(kernel)))
 
 
 def _quantized(value: ir.Value | None) -> ir.Value | None:

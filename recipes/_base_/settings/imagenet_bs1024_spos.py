@@ -1,0 +1,16 @@
+"""ImageNet, 8 x 128 images a step, as SPOS trains (arXiv 1904.00420)."""
+
+_base_ = ["mmcls::_base_/datasets/imagenet_bs64.py"]
+
+train_dataloader = dict(batch_size=128)
+optim_wrapper = dict(
+    optimizer=dict(type="SGD", lr=0.5, momentum=0.9, weight_decay=4e-5),
+    paramwise_cfg=dict(bias_decay_mult=0.0, norm_decay_mult=0.0, dwconv_decay_mult=0.0),
+)
+param_scheduler = dict(type="PolyLR", power=1.0, eta_min=0.0, by_epoch=True, end=300, convert_to_iter_based=True)
+train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1)
+val_cfg = dict()
+test_cfg = dict()
+calibration = dict(num_samples=300)
+quantize = dict()
+deploy = dict(backends=["openvino", "onnxruntime"], input_shape=(3, 224, 224), max_drop=1.0)
