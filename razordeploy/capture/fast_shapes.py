@@ -16,7 +16,8 @@ import torch
 _aten = torch.ops.aten
 _IN_PLACE = (_aten.clamp_.default, _aten.hardswish_.default, _aten.hardtanh_.default, _aten.leaky_relu_.default,
              _aten.relu6_.default, _aten.relu_.default, _aten.silu_.default)  # fmt: skip
-_SAME_SHAPE = (_aten.hardtanh.default, _aten.hardswish.default, _aten.silu.default, _aten.gelu.default)
+_SAME_SHAPE = (_aten.gelu.default, _aten.hardswish.default, _aten.hardtanh.default, _aten.leaky_relu.default,
+               _aten.relu.default, _aten.sigmoid.default, _aten.silu.default, _aten.tanh.default)  # fmt: skip
 _LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 
@@ -32,7 +33,7 @@ def fast_shapes() -> Iterator[None]:
     table.update(added)
     try:
         with contextlib.ExitStack() as stack:
-            for op, rule in _PRODUCTS.items():
+            for op, rule in _PRODUCTS.items() if added else ():
                 # They are decomposed before torch asks its table.
                 stack.enter_context(mock.patch.object(op, "_op", _Call(rule, op._op)))
             yield

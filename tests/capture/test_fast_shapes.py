@@ -12,7 +12,7 @@ from razordeploy.capture.export import export_program
 from razordeploy.capture.fast_shapes import fast_shapes
 from razordeploy.errors import ModelError
 
-ACTIVATIONS = ["hardtanh", "relu", "relu6", "hardswish", "silu", "leaky_relu", "gelu"]
+ACTIVATIONS = ["hardtanh", "relu", "relu6", "hardswish", "silu", "leaky_relu", "gelu", "sigmoid", "tanh"]
 
 
 class _Values(fx.Interpreter):
@@ -61,7 +61,7 @@ BODIES = {
     "product with one matrix": lambda x: x @ torch.ones(7, 2),
     "product with one batch for all": lambda x: x @ torch.ones(1, 6, 7, 2),
     **{name: getattr(F, name) for name in ACTIVATIONS},
-    **{f"{name} in place": _in_place(name) for name in ACTIVATIONS if name != "gelu"},
+    **{f"{name} in place": _in_place(name) for name in ACTIVATIONS if name not in {"gelu", "sigmoid", "tanh"}},
 }
 
 
