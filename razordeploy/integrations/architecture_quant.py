@@ -63,6 +63,11 @@ class MMArchitectureQuant(QATModel):
         if unknown:
             raise RecipeError(f"expected forward_modes among {', '.join(MODES)}, got {sorted(unknown)}")
         float_model = _architecture(architecture, data_preprocessor)
+        if getattr(float_model, "bbox_head", None) is not None:
+            raise RecipeError(
+                f"expected a classifier or a plain module, got the detector {type(float_model).__name__}",
+                hint="detectors go by the command line: this config is a recipe of razordeploy ptq and qat",
+            )
         if float_checkpoint is not None:
             load_into(float_model, float_checkpoint)
         made = quantizer if isinstance(quantizer, BaseQuantizer) else build_model(quantizer, "quantizer")

@@ -305,6 +305,13 @@ def test_what_cannot_be_built_is_said(change, error, text):
         MMArchitectureQuant(**config, input_shapes=(1, 1, 4, 4))
 
 
+def test_a_detector_is_sent_to_the_command_line():
+    net = trained_net()
+    net.bbox_head = nn.Identity()
+    with pytest.raises(RecipeError, match="got the detector Net; detectors go by the command line"):
+        algorithm(net=net)
+
+
 def test_a_quantizer_wants_inputs_and_knows_its_keys():
     quantizer = MODELS.build({"type": "mmrazor.OpenVINOQuantizer"})
     with pytest.raises(UsageError, match="needs inputs to capture"):
