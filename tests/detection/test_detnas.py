@@ -49,7 +49,7 @@ def test_from_the_supernet_to_engines(tmp_path):
     assert run("search", str(file), "--checkpoint", str(net / "supernet.pth"), "--work-dir", str(found)) == 0
     report = json.loads((found / "report.json").read_text())
     assert report["search"]["score"] == "bbox_mAP"
-    assert report["search"]["space"] == "16"
+    assert report["space"]["size"] == 16
     files = ["--subnet", str(found / "fix_subnet.yaml"), "--checkpoint", str(found / "subnet.pth")]
     assert run("export", str(file), *files, "--slice-weight", "--out", str(sliced)) == 0
     assert run("ptq", str(sliced), "--work-dir", str(engines), "--benchmark-seconds", "0") == 0
