@@ -1,8 +1,8 @@
 """Search, distil, quantize on CIFAR-10: the best subnet within 60 % of the largest one's int8 latency.
 
-Some ten minutes of one CPU core: 10,000 training images, eight epochs of the supernet and three with the public ResNet-20
-as teacher, 16 candidates on 1,000 training images, 2,000 test images. The report holds the public model's int8
-engine beside those of the subnet. `--set data.samples=None train.epochs=N` takes all images, and longer.
+Some ten minutes of one CPU core: 10,000 training images, eight epochs of the supernet and three with the public
+ResNet-20 as teacher, 16 candidates on 1,000 training images, 2,000 test images. The report holds the public model
+beside the subnet. `--set data.samples=None train.epochs=N` takes all images, and longer.
 """
 
 _base_ = ["../../nas/cifar10/spos_search.py"]
