@@ -4,6 +4,8 @@ Trained as quickly as this, some channels die: their input is 0 for every image,
 convolution nearly so, and the folded weight hundreds of times larger than its neighbours'. With one scale a tensor,
 which many integer units ask for, the range of the dead channel leaves the living ones a few steps (Nagel et al. 2019).
 
+Float top-1 on the 10,000 test images of the JPEG archive: 70.95.
+
     razordeploy train ptq/cifar10_mobilenet.py
     razordeploy ptq ptq/cifar10_mobilenet.py --max-drop 0.5 --recover
 """

@@ -83,11 +83,12 @@ def depthwise(weights: str = "") -> None:
             done = subprocess.run([*CLI, "train", recipe, "--work-dir", str(file.parent), "--resume"])
             if done.returncode != 0:
                 raise SystemExit(done.returncode)
-        for grids, more in (("one scale", ()), ("per channel", ("--set", "quantize={}"))):
+        per_channel = ("--set", "quantize.global_qconfig.w_qscheme.per_channel=True")
+        for grids, more in (("one scale", ()), ("per channel", per_channel)):
             limit = ("--max-drop", "0.3", "--recover", "--checkpoint", str(file), *more)
             for name, entry in ptq(recipe, "openvino,onnxruntime", Path(folder) / "ptq", *limit).items():
                 r, top1 = entry["recovery"], entry["metrics"]["float"]["top1"]
-                closed = f"{100 * (1 - r['end'] / r['start']):.0f}%" if r["start"] > 0.3 else "-"
+                closed = f"{100 * (1 - r['end'] / r['start']):.1f}%" if r["start"] > 0.3 else "-"
                 kept = ", ".join(s["name"] for s in r["steps"] if s["kept"]) or "none needed"
                 scores = f"{top1:6.2f} {top1 - r['start']:7.2f} {top1 - r['end']:10.2f}"
                 print(f"{name:13} {grids:12} {scores} {closed:>7}  {kept}", flush=True)
