@@ -51,6 +51,9 @@ class _Call:
         self.rule, self.plain = rule, plain
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # A graph names operators itself: that call is yet to be traced, and only the one below it asks for a shape.
+        if _traced():
+            return self.plain(*args, **kwargs)
         return self.rule(self.plain, *args, **kwargs)
 
     def __hash__(self) -> int:
@@ -58,6 +61,12 @@ class _Call:
 
     def __eq__(self, other: object) -> bool:
         return self is other or self.plain == other
+
+
+def _traced() -> bool:
+    """Whether what is called now still goes past the mode that writes the graph down."""
+    depth = getattr(torch._ops, "_len_torch_dispatch_stack_pre_dispatch", None)
+    return depth is None or depth() > 0
 
 
 def _linear(plain: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

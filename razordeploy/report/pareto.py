@@ -11,6 +11,8 @@ _SPREAD = 20.0
 """Ratio of the largest to the smallest cost from which on the cost axis is logarithmic."""
 _TAG_EDGE = 70.0
 """Percent from which on a tag stands to the left of its dot."""
+_TAG_CHARACTER, _TAG_LINE = 0.8, 5.0
+"""Percent of the plot's width and height that a character and a line of a tag take, about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,8 @@ class Tag:
     text: str
     before: bool
     """True: it ends at the dot, as there is no room behind it."""
+    line: int = 0
+    """Lines below the dot, above it where negative: where it stands clear of the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +77,30 @@ def pareto_plot(points: Sequence[tuple[float, float]], named: Sequence[tuple[int
         front=f"{steps}H1000" if front else "",
         front_dots=_dots([places[i] for i in front]),
         picked=_dots([places[i] for i, _ in named]),
-        tags=tuple(
-            Tag(left=places[i][0], top=places[i][1], text=text, before=places[i][0] > _TAG_EDGE) for i, text in named
-        ),
+        tags=_tags([(*places[i], text) for i, text in named]),
         x=x,
         y=y,
     )
+
+
+def _tags(named: Sequence[tuple[float, float, str]]) -> tuple[Tag, ...]:
+    """Tags of (left, top, text), each on the nearest line where it covers no other."""
+    found: list[Tag] = []
+    taken: list[tuple[float, float, float]] = []
+    for left, top, text in named:
+        before, width = left > _TAG_EDGE, _TAG_CHARACTER * (len(text) + 3)
+        start = left - width if before else left
+        line = next(
+            line
+            for line in (0, *(sign * n for n in range(1, len(named) + 1) for sign in (-1, 1)))
+            if all(
+                start + width <= other or other_end <= start or abs(top + line * _TAG_LINE - height) >= _TAG_LINE
+                for other, other_end, height in taken
+            )
+        )
+        taken.append((start, start + width, top + line * _TAG_LINE))
+        found.append(Tag(left=left, top=top, text=text, before=before, line=line))
+    return tuple(found)
 
 
 def _dots(places: Sequence[tuple[float, float]]) -> str:

@@ -50,7 +50,7 @@ def sentence(report: Mapping[str, Any]) -> str:
     if models and models[0]["value"] is not None and best["value"] is not None:
         text += f", {_signed(best['value'] - models[0]['value'])} points against {models[0]['name']}"
         if models[0]["size_bytes"] and best["size_bytes"]:
-            text += f", {wording.size(best['size_bytes'])} of {wording.size(models[0]['size_bytes'])}"
+            text += f", {wording.size(best['size_bytes'])} after {wording.size(models[0]['size_bytes'])}"
     return text
 
 

@@ -68,6 +68,13 @@ def test_plots_of_wide_ranges_and_of_single_points():
     assert pareto_plot([]).front == ""
 
 
+def test_names_do_not_cover_each_other():
+    points = [(1.0, 80.0), (1.02, 80.1), (1.04, 80.0), (9.0, 90.0), (9.5, 90.0), (5.0, 60.0)]
+    tags = pareto_plot(points, [(i, f"engine {i}") for i in range(len(points))]).tags
+    assert [tag.line for tag in tags] == [0, -1, 1, 0, -1, 0]
+    assert [tag.before for tag in tags] == [False, False, False, True, True, False]
+
+
 def test_the_page_names_the_chosen_subnet_and_escapes_what_it_shows():
     page = render_search(REPORT)
     assert "subnet 1, chosen" in page

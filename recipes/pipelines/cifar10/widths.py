@@ -11,7 +11,8 @@ data = dict(samples=dict(train=10000, test=2000))
 
 train = dict(epochs=4, batch_size=128, lr=0.05, optimizer="sgd", shift=4, flip=True)
 _public = "{{$RAZORDEPLOY_DATA:../shared/data}}/checkpoints/resnet20-12fca82f.th"
-_fc = dict(type="ModuleOutputs", source="linear")
+# The logits of any plain classifier. The sliced network is a graph, in which no module is called by its name.
+_fc = dict(type="FunctionInputs", source="razordeploy.compress.algorithm.plain.classification_outputs")
 
 
 def _taught(folder):
@@ -27,7 +28,8 @@ def _taught(folder):
             distill_losses=dict(loss_kl=dict(type="KLDivergence", tau=4)),
             loss_forward_mappings=dict(
                 loss_kl=dict(
-                    preds_S=dict(recorder="fc", from_student=True), preds_T=dict(recorder="fc", from_student=False)
+                    preds_S=dict(recorder="fc", data_idx=0, from_student=True),
+                    preds_T=dict(recorder="fc", data_idx=0, from_student=False),
                 )
             ),
         ),
