@@ -17,10 +17,14 @@ from razordeploy.capture.graph import attribute, flat_nodes
 _COPIES = {torch.ops.aten.lift_fresh_copy.default}
 
 
-def fold_fresh(graph_module: fx.GraphModule) -> None:
+def fold_fresh(graph_module: fx.GraphModule, *, only_written: bool = False) -> None:
     """Replace what is built from new tensors alone by buffers, writes in place included.
 
     Nothing changes where the rest of the graph writes into such a tensor, or reads one before the last write into it.
+
+    Args:
+        graph_module: changed in place.
+        only_written: leave new tensors as they are that nothing writes into, nor into what they are made from.
     """
     graph = graph_module.graph
     if not any(_writes(node) for node in graph.nodes):
@@ -46,11 +50,23 @@ def fold_fresh(graph_module: fx.GraphModule) -> None:
         if is_view(node):
             views.add(node)
         read |= {_memory(known[i]) for i in touched if i in known}
+    if only_written:
+        known = _written(known)
     for node, value in known.items():
         if isinstance(value, torch.Tensor) and any(user not in known for user in node.users):
             materialise(graph_module, node, value)
     for node in reversed(list(known)):
         graph.erase_node(node)
+
+
+def _written(known: dict[fx.Node, Any]) -> dict[fx.Node, Any]:
+    """Of nodes with their values those in whose memory something is written, and those that are made from them."""
+    memory = {_memory(known[node]) for node in known if _writes(node)}
+    found: dict[fx.Node, Any] = {}
+    for node, value in known.items():
+        if _memory(value) in memory or any(i in found for i in flat_nodes((node.args, node.kwargs))):
+            found[node] = value
+    return found
 
 
 def is_view(node: fx.Node) -> bool:

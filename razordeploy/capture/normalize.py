@@ -75,8 +75,8 @@ def _run(
     assert isinstance(graph_module, fx.GraphModule)
     for step in first:
         step(graph_module)
-    if not _functionalize(graph_module):
-        # A write through a view: only torch's own functionalization follows aliases.
+    if not _functionalize(graph_module) and not _without_written(graph_module):
+        # A write through a view: only torch's own functionalization follows aliases, which takes its time.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own deprecations
             graph_module = program.run_decompositions({}).module()
@@ -88,6 +88,12 @@ def _run(
     graph_module.graph.lint()
     graph_module.recompile()
     return graph_module
+
+
+def _without_written(graph_module: fx.GraphModule) -> bool:
+    """Fold masks and the like that are written piece by piece; tell whether no write through a view is left then."""
+    fold_fresh(graph_module, only_written=True)
+    return _functionalize(graph_module)
 
 
 def _drop_dropout(graph_module: fx.GraphModule) -> None:

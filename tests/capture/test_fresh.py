@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from razordeploy.capture import normalize
-from razordeploy.capture.export import capture
+from razordeploy.capture.export import capture, export_program
 
 
 class _Net(nn.Module):
@@ -87,3 +87,20 @@ def test_a_window_mask_needs_no_second_trace(monkeypatch):
     graph = capture(_Net(_window_mask), (torch.randn(3, 4),)).graph
     assert found == [True]
     assert [n.target for n in graph.nodes if n.op == "call_function"] == [torch.ops.aten.add.Tensor]
+
+
+def _mask_and_zeros(net, x):
+    return _window_mask(net, x) + torch.zeros(4)
+
+
+def test_the_plain_graph_folds_only_what_is_written(monkeypatch):
+    """Torch's own functionalization takes as long as the capture, and constants of channels have to stay open."""
+    x = torch.randn(2, 4)
+    program = export_program(_Net(_mask_and_zeros), (x,)).program
+    monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", None)
+    graph_module = normalize.plain_graph(program)
+    assert torch.equal(graph_module(x), _mask_and_zeros(None, x))
+    made = [node.target for node in graph_module.graph.nodes if node.target is torch.ops.aten.zeros.default]
+    assert len(made) == 1 and not any(
+        "copy_" in str(n.target) or "fill_." in str(n.target) for n in graph_module.graph.nodes
+    )
