@@ -47,10 +47,18 @@ def sentence(report: Mapping[str, Any]) -> str:
     last = [row for row in engines if row["name"] == engines[-1]["name"]]
     best = max(last, key=lambda row: row["value"] if row["value"] is not None else float("-inf"))
     text = f"{best['name']} on {best['backend']}: {_metric(best)}"
-    if models and models[0]["value"] is not None and best["value"] is not None:
-        text += f", {_signed(best['value'] - models[0]['value'])} points against {models[0]['name']}"
-        if models[0]["size_bytes"] and best["size_bytes"]:
-            text += f", {wording.size(best['size_bytes'])} after {wording.size(models[0]['size_bytes'])}"
+    first = report["rows"][0]
+    if first["backend"] is not None and first.get("float_value") is not None:
+        # The pipeline begins with engines of a model that was there before.
+        name, value, size = f"{first['name']}, float", first["float_value"], first.get("float_bytes")
+    elif models:
+        name, value, size = models[0]["name"], models[0]["value"], models[0]["size_bytes"]
+    else:
+        return text
+    if best["value"] is not None:
+        text += f", {_signed(best['value'] - value)} points against {name}"
+        if size and best["size_bytes"]:
+            text += f", {wording.size(best['size_bytes'])} after {wording.size(size)}"
     return text
 
 
