@@ -144,7 +144,9 @@ def _difference(module: torch.nn.Module, graph: torch.nn.Module, call: _Call) ->
     Both share their tensors, which are perturbed for the comparison: trained models hold layers that are zero or close
     to it, behind which a difference would not show.
     """
-    tensors = named_tensors(graph)
+    shared = named_tensors(module)
+    # Constants of the code are the graph's alone.
+    tensors = {name: tensor for name, tensor in named_tensors(graph).items() if name in shared}
     before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     modes = [(part, part.training) for part in (*module.modules(), *graph.modules())]
     module.eval()
