@@ -330,3 +330,22 @@ def test_parameters_that_no_choice_shrinks_are_named(x, caplog):
     with caplog.at_level("WARNING", logger="razordeploy"):
         rd.prune(Net(), example_inputs=(x,), choice=0.5)
     assert not caplog.text
+
+
+class Masked(nn.Module):
+    """Adds a mask that its code writes piece by piece."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 3, padding=1)
+
+    def forward(self, x):
+        mask = torch.zeros(8, 8)
+        for count, part in enumerate((slice(0, 3), slice(3, 6), slice(6, None))):
+            mask[:, part] = count
+        return self.b((self.a(x) + mask.masked_fill(mask != 0, -1.0)).softmax(-1))
+
+
+def test_constants_of_the_code_are_not_perturbed(x):
+    model = Masked()
+    assert slice_model(model, channel_graph(model, (x,)), 0.5, example_inputs=(x,)).form == "module"
