@@ -102,7 +102,7 @@ def test_twice_stops_at_once(cli, tiny, earlier):
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
 def test_before_the_run_begins(cli, tiny, tmp_path, number, code, word):
-    slow = "import razordeploy.cli.ptq as p, sys, time\ndef load(*a): print('here', file=sys.stderr, flush=True)"
+    slow = "import razordeploy.cli.asked as p, sys, time\ndef load(*a): print('here', file=sys.stderr, flush=True)"
     slow += "; time.sleep(30)\np.load_recipe = load"
     stopped = cli("ptq", tiny(), *RUN, before=slow, started=signal_at("here", number))
     assert (stopped.code, stopped.error) == (code, word)
