@@ -104,7 +104,7 @@ def quantized(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_engines_show_to_be_slower_stays_float(
     backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip(backend)
+    pytest.importorskip(backend, reason=f"the engine is of {backend}")
     # Alone; the better one, and both; the best of these again.
     engine_times(monkeypatch, [[0.8, 1.3], [0.8], [0.85]])
     entry = quantized(backend, tmp_path, monkeypatch)
@@ -132,7 +132,7 @@ def test_what_engines_show_to_be_slower_stays_float(
 def test_what_does_not_win_again_changes_nothing(
     ratios: list[list[float]], tried: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     engine_times(monkeypatch, ratios)
     entry = quantized("onnxruntime", tmp_path, monkeypatch)
     assert entry["placement"] == {"tried": entry["placement"]["tried"], "kept": [], "float": 0, "ratio": None}
@@ -142,7 +142,7 @@ def test_what_does_not_win_again_changes_nothing(
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_engines_tell_the_time_of_every_planned_operation(backend: str, tmp_path: Path) -> None:
-    pytest.importorskip(backend)
+    pytest.importorskip(backend, reason=f"the engine is of {backend}")
     made = rd.ptq(Net().eval(), [IMAGES], example_inputs=(IMAGES[:2],), backend=backend, out_dir=tmp_path)
     profile = find_backend(backend).profile
     assert profile is not None

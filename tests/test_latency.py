@@ -12,7 +12,7 @@ from razordeploy.subnet.estimate import ResourceEstimator
 
 
 def test_all_resources_in_one_call():
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 4))
     costs = {f"{kind}@onnxruntime": engine_latency("onnxruntime", int8=kind == "int8", seconds=0.1)

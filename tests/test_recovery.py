@@ -171,7 +171,7 @@ def test_every_backend_recovers(job, backend):
 
 @pytest.mark.timeout(900)  # it compiles, which takes its time where others do too
 def test_the_compilers_engine_recovers(job, monkeypatch):
-    pytest.importorskip("torch._inductor")
+    pytest.importorskip("torch._inductor", reason="needs torch._inductor")
     monkeypatch.setattr(recovery, "STEPS", tuple(step for step in recovery.STEPS if step[0] == "equalization"))
     monkeypatch.setattr(recovery, "_MOST_FLOAT", 0.0)
     result = run_ptq(job(**of(uneven(), backends=["torch_native"], deploy=DeployConfig(max_drop=4.0))))

@@ -198,7 +198,7 @@ SLIMMABLE = {
 
 
 def test_a_slimmable_checkpoint_is_split_with_the_norms_of_each_width(cli, tmp_path, monkeypatch):
-    pytest.importorskip("mmengine")
+    pytest.importorskip("mmengine", reason="needs mmengine")
     from razordeploy.compress.algorithms import built_algorithm
     from razordeploy.config.recipe import load_recipe
     from razordeploy.subnet.fix import export_fix_subnet

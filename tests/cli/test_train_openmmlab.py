@@ -12,7 +12,7 @@ from razordeploy.cli.train import train
 from razordeploy.config.recipe import load_recipe
 from tests.integrations import guide
 
-pytest.importorskip("mmcls")
+pytest.importorskip("mmcls", reason="needs mmcls")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 CONFIG = """

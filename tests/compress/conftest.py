@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def own_logger():
-    logging = pytest.importorskip("mmengine.logging")
+    logging = pytest.importorskip("mmengine.logging", reason="needs mmengine.logging")
     yield
     for handler in [h for log in logging.MMLogger._instance_dict.values() for h in log.handlers]:
         handler.close()

@@ -21,7 +21,7 @@ def test_names_of_mmrazor():
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_backbone_beside_a_setting(tmp_path, backbone):
-    pytest.importorskip("mmcls")
+    pytest.importorskip("mmcls", reason="needs mmcls")
     setting = {"darts_supernet": "cifar10_darts_supernet"}.get(backbone, "imagenet_bs1024_spos")
     file = tmp_path / "supernet.py"
     file.write_text(
@@ -44,7 +44,7 @@ def test_a_backbone_beside_a_setting(tmp_path, backbone):
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_setting(tmp_path, setting):
-    pytest.importorskip("mmcls")
+    pytest.importorskip("mmcls", reason="needs mmcls")
     file = tmp_path / "s.py"
     file.write_text(f"_base_ = 'mmrazor::_base_/settings/{setting}.py'\nmodel = dict(type='a:b')\n")
     found = load_recipe(file).config
@@ -52,7 +52,7 @@ def test_a_setting(tmp_path, setting):
 
 
 def test_whole_configs_by_the_name_of_the_file(tmp_path):
-    pytest.importorskip("mmcls")
+    pytest.importorskip("mmcls", reason="needs mmcls")
     assert find_base("mmrazor::vanilla/mmcls/wide-resnet/wrn28-w4_b16x8_cifar10.py").parent.name == "mmcls"
     file = tmp_path / "mine.py"
     file.write_text(
@@ -63,7 +63,7 @@ def test_whole_configs_by_the_name_of_the_file(tmp_path):
 
 
 def test_the_model_of_such_a_config(tmp_path):
-    pytest.importorskip("mmcls")
+    pytest.importorskip("mmcls", reason="needs mmcls")
     from razordeploy.capture.config_model import read_model_config
 
     path = "mmrazor::vanilla/mmcls/wide-resnet/wrn16-w2_b16x8_cifar10.py"

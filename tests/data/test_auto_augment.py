@@ -106,7 +106,7 @@ def test_policies_of_the_config(picture):
 
 
 def test_through_openmmlabs_registry(picture):
-    pytest.importorskip("mmcls")
+    pytest.importorskip("mmcls", reason="needs mmcls")
     from mmengine.registry import TRANSFORMS
 
     config = {"type": "mmrazor.AutoAugmentV2", "policies": [[{"type": "mmrazor.InvertV2", "prob": 1.0}]]}

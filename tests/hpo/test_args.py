@@ -39,7 +39,7 @@ def test_a_logarithmic_grid_has_equal_ratios_and_ends_at_its_bounds():
 
 
 def test_values_come_from_the_trial():
-    optuna = pytest.importorskip("optuna")
+    optuna = pytest.importorskip("optuna", reason="needs optuna")
     args = _args(a=[[1, 2], None, "x"], c=NESTED)
     trial = optuna.trial.FixedTrial({"a": "[1, 2]", "c": "sgd", "c.sgd.m": 0.25})
     assert suggest(args, trial) == {"a": [1, 2], "c": {"option": "sgd", "m": 0.25}}

@@ -66,7 +66,7 @@ def test_seeds_differ_and_stay():
 
 def test_what_has_been_learnt_is_used(make):
     """At an equal budget, on a bowl of two arguments: the full comparison is in tools/bench/hpo.py."""
-    optuna = pytest.importorskip("optuna")
+    optuna = pytest.importorskip("optuna", reason="needs optuna")
     args = {"x": LOG["x"], "n": {"type": "Int", "low": 1, "high": 40}}
     best = {}
     for name in ("Random", "Evolution", "TPE"):

@@ -30,8 +30,8 @@ def zoo():
 
 @pytest.mark.parametrize("family", _FAMILIES)
 def test_family_runs_in_int8_on_both_engines(zoo, family, tmp_path):
-    pytest.importorskip("openvino")
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino", reason="needs openvino")
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     model, images = zoo.build(family)
     made = rd.ptq(
         model,
@@ -54,8 +54,8 @@ def test_family_runs_in_int8_on_both_engines(zoo, family, tmp_path):
 
 def test_layers_of_fixed_windows_run_in_int8(zoo, tmp_path):
     """Swin fixes its batch; with all sizes known, engines rewrite products in ways of their own."""
-    pytest.importorskip("openvino")
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino", reason="needs openvino")
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     import torch
 
     with warnings.catch_warnings():

@@ -109,7 +109,7 @@ def test_one_network_serves_every_mode():
 @pytest.mark.parametrize("quantizer", ("AcademicQuantizer", "OpenVINOQuantizer"))
 def test_what_is_deployed_is_what_the_network_computes(tmp_path, quantizer):
     if quantizer == "OpenVINOQuantizer":
-        pytest.importorskip("openvino")
+        pytest.importorskip("openvino", reason="needs openvino")
     model = calibrated(quantizer=quantizer)
     with pytest.raises(DataError, match="no scale yet"):
         algorithm().get_deploy_model()
@@ -335,7 +335,7 @@ def test_mmengines_own_runner_builds_it_from_a_config(tmp_path):
 
 
 def test_a_classifier_of_mmcls_has_its_heads_loss_and_predictions():
-    pytest.importorskip("mmcls")
+    pytest.importorskip("mmcls", reason="needs mmcls")
     from mmcls.structures import ClsDataSample
 
     classifier = {

@@ -11,7 +11,7 @@ from razordeploy.config.recipe import load_recipe
 from razordeploy.integrations.migrate import migrate
 from tests.integrations import guide
 
-pytest.importorskip("mmcls")
+pytest.importorskip("mmcls", reason="needs mmcls")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 

@@ -7,7 +7,7 @@ import torch
 
 from tests.integrations import guide
 
-pytest.importorskip("mmcls")
+pytest.importorskip("mmcls", reason="needs mmcls")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 IMPORTS = "custom_imports = dict(imports=['razordeploy.registry'], allow_failed_imports=False)\n"

@@ -35,7 +35,7 @@ def test_frozen_stages_stay_as_they_are():
 
 
 def test_a_classifier_of_mmcls():
-    pytest.importorskip("mmcls")
+    pytest.importorskip("mmcls", reason="needs mmcls")
     from mmengine.registry import MODELS, DefaultScope
 
     from razordeploy.data.mm import registry_scope

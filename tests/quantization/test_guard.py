@@ -16,7 +16,7 @@ from razordeploy.quantization.qconfig import settings_for
 from razordeploy.quantization.qparams import fake_quantize
 from razordeploy.quantization.statistics import collect, resolve
 
-pytest.importorskip("openvino")
+pytest.importorskip("openvino", reason="needs openvino")
 
 
 class _Attention(nn.Module):

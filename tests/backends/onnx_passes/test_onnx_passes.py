@@ -19,8 +19,8 @@ from razordeploy.quantization.qconfig import settings_for
 from razordeploy.quantization.qparams import quantize
 from razordeploy.quantization.statistics import collect, resolve
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxscript")
+onnx = pytest.importorskip("onnx", reason="needs onnx")
+pytest.importorskip("onnxscript", reason="needs onnxscript")
 
 from razordeploy.backends.onnx_passes.export import export_marked  # noqa: E402
 from razordeploy.backends.onnx_passes.qdq import float_model, quantized_model  # noqa: E402
@@ -259,8 +259,8 @@ class _NormBehindAdd(nn.Module):
 
 
 def test_what_is_left_of_a_batch_norm_is_one_operation(tmp_path):
-    ort = pytest.importorskip("onnxruntime")
-    ir = pytest.importorskip("onnx_ir")
+    ort = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    ir = pytest.importorskip("onnx_ir", reason="needs onnx_ir")
     torch.manual_seed(0)
     net, x = _NormBehindAdd().eval(), torch.randn(_X)
     captured = capture(net, (x,))
@@ -288,8 +288,8 @@ def test_what_is_left_of_a_batch_norm_is_one_operation(tmp_path):
 
 def test_zeros_before_a_convolution_are_its_own_padding(tmp_path):
     """One-sided, as models from TensorFlow pad; another value, or a second reader, keeps the operation."""
-    ort = pytest.importorskip("onnxruntime")
-    ir = pytest.importorskip("onnx_ir")
+    ort = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    ir = pytest.importorskip("onnx_ir", reason="needs onnx_ir")
     torch.manual_seed(0)
     for value, kept in ((0.0, 0), (1.0, 1)):
         net, x = (

@@ -15,8 +15,8 @@ from razordeploy.config.qconfig import QuantizeConfig
 from razordeploy.quantization.placement import place
 from razordeploy.quantization.qconfig import settings_for
 
-ir = pytest.importorskip("onnx_ir")
-pytest.importorskip("onnxscript")
+ir = pytest.importorskip("onnx_ir", reason="needs onnx_ir")
+pytest.importorskip("onnxscript", reason="needs onnxscript")
 
 from razordeploy.backends.onnx_passes import export as onnx_export  # noqa: E402
 from razordeploy.backends.onnx_passes.program import exported_program  # noqa: E402

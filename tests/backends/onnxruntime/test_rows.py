@@ -38,7 +38,7 @@ _CASES = {
 
 @pytest.mark.parametrize("case", _CASES)
 def test_runs_as_qgemm(case, tmp_path):
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     torch.manual_seed(0)
     net = _Tokens(*_CASES[case]).eval()
     data = [torch.randn(2, 5, 16) for _ in range(4)]
@@ -58,7 +58,7 @@ def test_tokens_of_unknown_number_stay_products(tmp_path):
     """Only the batch may be unknown: other sizes would have to be computed at run time."""
     from razordeploy.backends.onnx_passes.rows import linear_on_rows
 
-    ir = pytest.importorskip("onnx_ir")
+    ir = pytest.importorskip("onnx_ir", reason="needs onnx_ir")
     kinds = {"x": ir.DataType.UINT8, "w": ir.DataType.INT8, "s": ir.DataType.FLOAT}
     shapes = {"x": ["n", "t", 16], "w": [16, 8], "s": []}
     x, w, scale = (ir.Value(name=k, shape=ir.Shape(shapes[k]), type=ir.TensorType(kinds[k])) for k in "xws")

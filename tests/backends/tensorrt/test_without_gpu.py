@@ -88,7 +88,7 @@ def test_what_is_written(no_gpu, model, images, tmp_path):
 
 
 def test_other_backends_are_not_held_up(no_gpu, model, images, tmp_path, capsys):
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     artifacts = rd.ptq(
         copy.deepcopy(model), [images], example_inputs=(images[:2],), backend=["tensorrt", "onnxruntime"],
         out_dir=tmp_path,

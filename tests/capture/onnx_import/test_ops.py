@@ -10,7 +10,7 @@ from razordeploy.capture.onnx_import.load import import_onnx
 from razordeploy.capture.onnx_import.ops.table import RULES
 from tests.capture.onnx_import.conftest import INT64, node, onnx, random, write
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="needs torch")
 IMAGE = ("N", 4, 9, 7)
 EVEN = ("N", 4, 8, 6)
 SERIES = ("N", 4, 11)

@@ -69,7 +69,7 @@ def test_wrong_use():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_packed_with_what_contrast_needs():
-    pytest.importorskip("mmcls")
+    pytest.importorskip("mmcls", reason="needs mmcls")
     from mmengine.registry import TRANSFORMS
 
     pack = TRANSFORMS.build({"type": "mmrazor.PackCRDClsInputs", "meta_keys": ("img_shape",)})

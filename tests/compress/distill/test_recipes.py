@@ -17,7 +17,7 @@ from razordeploy.config.paths import shipped_recipes
 from razordeploy.config.recipe import Recipe, load_recipe
 from razordeploy.data.mm import registry_scope
 
-pytest.importorskip("mmcls")
+pytest.importorskip("mmcls", reason="needs mmcls")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 RECIPES = [name for name in shipped_recipes() if name.startswith("distill/mmcls/")]

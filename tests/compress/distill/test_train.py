@@ -243,7 +243,7 @@ class TestOpenMMLab:
 
     @pytest.fixture
     def file(self, tmp_path: Path) -> Path:
-        pytest.importorskip("mmcls")
+        pytest.importorskip("mmcls", reason="needs mmcls")
         images_dir = tmp_path / "images"
         from PIL import Image
 

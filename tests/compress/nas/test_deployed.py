@@ -61,7 +61,7 @@ def test_a_trained_sub_model_is_deployed(tmp_path):
 
 @pytest.mark.parametrize("scope", ["mmrazor.", ""])
 def test_a_searchable_classifier_is_a_plain_model(scope, tmp_path):
-    pytest.importorskip("mmcls")
+    pytest.importorskip("mmcls", reason="needs mmcls")
     (tmp_path / "recipe.py").write_text(CLASSIFIER.replace("SCOPE", scope))
     built = build_model(load_recipe(tmp_path / "recipe.py"))
     assert built.module(torch.randn(2, 3, 16, 16)).shape == (2, 3)

@@ -127,7 +127,7 @@ def test_what_is_asked_for_has_to_be_there(data, tmp_path):
 
 
 def test_openmmlabs_samples_and_metrics(tmp_path):
-    mmcls = pytest.importorskip("mmcls")
+    mmcls = pytest.importorskip("mmcls", reason="needs mmcls")
     from mmcls.evaluation import Accuracy
     from mmcls.structures import ClsDataSample
     from mmengine.dataset import pseudo_collate

@@ -26,7 +26,7 @@ from razordeploy.subnet.fix import export_fix_subnet
 from razordeploy.subnet.mutables.base import BaseMutable
 from razordeploy.subnet.mutators.nas import NasMutator
 
-pytest.importorskip("mmcls")
+pytest.importorskip("mmcls", reason="needs mmcls")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 RECIPES = [name for name in shipped_recipes() if name.startswith("nas/mmcls/") and name.endswith(".py")]

@@ -90,7 +90,7 @@ def test_slice_is_mask_is_export(trained, name, tmp_path):
 
     if name != "DCFF":  # The others' are modules of the same classes.
         return
-    onnxruntime = pytest.importorskip("onnxruntime")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     with torch.no_grad():
         torch.onnx.export(static, (x,), tmp_path / "subnet.onnx", dynamo=True, verbose=False)
     session = onnxruntime.InferenceSession(tmp_path / "subnet.onnx", providers=["CPUExecutionProvider"])

@@ -92,7 +92,7 @@ def trained(name: str) -> bool:
     ],
 )
 def test_one_step_of_the_networks_of_mmcls(name):
-    pytest.importorskip("mmcls")
+    pytest.importorskip("mmcls", reason="needs mmcls")
     recipe = small(name)
     algorithm = build_algorithm(recipe).train()
     before = {key: p.detach().clone() for key, p in algorithm.architecture.named_parameters()}
@@ -107,7 +107,7 @@ def test_one_step_of_the_networks_of_mmcls(name):
 
 
 def test_a_subnet_of_mmcls_is_built_and_steps():
-    pytest.importorskip("mmcls")
+    pytest.importorskip("mmcls", reason="needs mmcls")
     recipe = load_recipe("pruning/mmcls/dmcp/dmcp_mbv2_subnet_32xb64.py")
     parse = {"type": "ChannelAnalyzer", "demo_input": [1, 3, 32, 32]}
     units = {

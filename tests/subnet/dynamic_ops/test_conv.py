@@ -180,7 +180,7 @@ def test_adaptive_padding(check, size):
 
 
 def test_adaptive_padding_is_mmcvs():
-    bricks = pytest.importorskip("mmcv.cnn.bricks")
+    bricks = pytest.importorskip("mmcv.cnn.bricks", reason="needs mmcv.cnn.bricks")
     theirs = bricks.Conv2dAdaptivePadding(4, 6, 3, stride=2)
     op = DynamicConv2dAdaptivePadding.convert_from(theirs)
     x = torch.randn(1, 4, 9, 7)

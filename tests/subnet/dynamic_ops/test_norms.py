@@ -133,7 +133,7 @@ def test_layer_norm_is_over_the_kept_channels(check, mask):
 
 
 def test_layer_norm_of_images(check):
-    norms = pytest.importorskip("mmcls.models.utils.norm")
+    norms = pytest.importorskip("mmcls.models.utils.norm", reason="needs mmcls.models.utils.norm")
     norm = _randomised(norms.LayerNorm2d(6))
     x = torch.randn(2, 6, 4, 5)
     op = DynamicLayerNorm2d.convert_from(norm)

@@ -11,7 +11,7 @@ from torch import nn
 from razordeploy.data.mm import registry_scope
 from razordeploy.subnet.slice import slice_model
 
-pytest.importorskip("mmcls")
+pytest.importorskip("mmcls", reason="needs mmcls")
 
 VIT = {"embed_dims": 16, "num_layers": 2, "num_heads": 4, "feedforward_channels": 32}
 FAMILIES = {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 
-class BaseConnector(nn.Module):
+class BaseConnector(nn.Module, ABC):
     """A module between a recorded feature and a loss; trained with the student, gone afterwards.
 
     Args:
@@ -23,9 +24,9 @@ class BaseConnector(nn.Module):
         """The feature as the loss wants it."""
         return self.forward_train(feature)
 
+    @abstractmethod
     def forward_train(self, feature: Any) -> Any:
         """What a subclass does while the student is trained."""
-        raise NotImplementedError
 
     def init_weights(self) -> None:
         """Apply ``init_cfg``; mmengine calls this before training."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from types import TracebackType
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from razordeploy.errors import ModelError, RecipeError
 Self = TypeVar("Self", bound="DistillDelivery")
 
 
-class DistillDelivery:
+class DistillDelivery(ABC):
     """A context manager that keeps outputs in one ``with`` block and hands them out, first in, first out, in the next.
 
     Args:
@@ -42,13 +43,13 @@ class DistillDelivery:
         self._override_data = override
 
     @property
+    @abstractmethod
     def path(self) -> str:
         """What is delivered."""
-        raise NotImplementedError
 
+    @abstractmethod
     def place(self) -> tuple[Any, str]:
         """Owner and name of what is delivered."""
-        raise NotImplementedError
 
     def deliver(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the outputs of ``call``, or of an earlier one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from razordeploy.errors import ModelError, RecipeError
 
 
-class BaseGenerator(nn.Module):
+class BaseGenerator(nn.Module, ABC):
     """Two upsampling steps from a small map to an image.
 
     Args:
@@ -49,9 +50,9 @@ class BaseGenerator(nn.Module):
         """Noise (N, latent_dim), or how many to draw -> images (N, channels, img_size, img_size)."""
         return self.generate(self.process_latent(data, batch_size))
 
+    @abstractmethod
     def generate(self, latent: Tensor) -> Tensor:
         """(N, latent_dim) -> (N, channels, img_size, img_size)."""
-        raise NotImplementedError
 
     def process_latent(self, data: Tensor | None = None, batch_size: int = 0) -> Tensor:
         """``data`` on the generator's device, or as much standard normal noise.

@@ -76,8 +76,12 @@ class SupernetAlgorithm(BaseAlgorithm):
         return log
 
     def decide(self) -> dict[str, Any]:
-        """The choices that the training arrived at, by search group."""
-        raise NotImplementedError
+        """The choices that the training arrived at, by search group.
+
+        Raises:
+            ModelError: this training leaves the choice to a search (``decides_subnet`` is False).
+        """
+        raise ModelError(f"{type(self).__name__} decides on no subnet", hint="search its supernet: razordeploy search")
 
 
 def build_mutator(config: Any) -> NasMutator:

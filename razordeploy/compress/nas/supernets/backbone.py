@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from razordeploy.errors import RecipeError
 B = TypeVar("B", bound="SearchableBackbone")
 
 
-class SearchableBackbone(nn.Module):
+class SearchableBackbone(nn.Module, ABC):
     """Images (N, C, H, W) -> a tuple of feature maps, those of the stages in ``out_indices``.
 
     Args:
@@ -48,9 +49,9 @@ class SearchableBackbone(nn.Module):
         self.norm_eval = norm_eval
         self.init_cfg = init_cfg
 
+    @abstractmethod
     def stem_and_stages(self) -> list[nn.Module]:
         """The stem and the stages, in order, as ``frozen_stages`` counts them."""
-        raise NotImplementedError
 
     def train(self: B, mode: bool = True) -> B:
         """Keep frozen stages, and with ``norm_eval`` all batch norms, in eval mode."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from razordeploy.errors import RecipeError
 _DROP_PROB = 0.1
 
 
-class _DartsOP(BaseOP):
+class _DartsOP(BaseOP, ABC):
     """Base: a path that samples may skip.
 
     Args:
@@ -42,8 +43,8 @@ class _DartsOP(BaseOP):
         y = self._run(x)
         return y if self.drop_path is None else self.drop_path(y)
 
-    def _run(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _run(self, x: Tensor) -> Tensor: ...
 
     def _norm(self) -> nn.Module:
         return build_norm(self.norm_cfg, self.out_channels)

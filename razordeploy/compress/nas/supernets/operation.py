@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,7 @@ class BaseOP(nn.Module):
         self.in_channels, self.out_channels, self.stride = in_channels, out_channels, stride
 
 
-class ResidualOP(BaseOP):
+class ResidualOP(BaseOP, ABC):
     """An operation with stochastic depth, and a shortcut where the shape allows one.
 
     Args:
@@ -67,8 +68,8 @@ class ResidualOP(BaseOP):
         y = self._branch(x)
         return x + self.drop_path(y) if self.has_residual else y
 
-    def _branch(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _branch(self, x: Tensor) -> Tensor: ...
 
 
 def recomputed(run: Callable[[Tensor], Tensor], x: Tensor, wanted: bool) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from razordeploy.compress.nas.supernets.operation import BaseOP, recomputed
 from razordeploy.errors import RecipeError
 
 
-class ShuffleUnit(BaseOP):
+class ShuffleUnit(BaseOP, ABC):
     """Half of the channels go through ``branch2``; at stride 1 the others stay, else they go through ``branch1``.
 
     Args:
@@ -57,8 +58,8 @@ class ShuffleUnit(BaseOP):
             )
         self.branch2 = self._branch(in_channels if stride > 1 else half, half, kernel_size, act_cfg, layer)
 
-    def _branch(self, inputs: int, outputs: int, kernel_size: int, act_cfg: Config, layer: Any) -> nn.Sequential:
-        raise NotImplementedError
+    @abstractmethod
+    def _branch(self, inputs: int, outputs: int, kernel_size: int, act_cfg: Config, layer: Any) -> nn.Sequential: ...
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""

@@ -159,7 +159,7 @@ def test_losses_are_in_single_precision_under_autocast():
 
 
 def test_losses_of_other_packages():
-    pytest.importorskip("mmcls")
+    pytest.importorskip("mmcls", reason="needs mmcls")
     config = kd()
     config["distill_losses"] = {"loss_ce": {"type": "mmcls.CrossEntropyLoss", "loss_weight": 0.7}}
     config["student_recorders"]["labels"] = {"type": "ModuleInputs", "source": ""}

@@ -29,8 +29,9 @@ def test_the_class_token_in_training_and_the_mean_afterwards():
     assert not torch.equal(own, taught)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Fail to import")  # mmcls' and mmcv's own
 def test_names_are_those_of_mmcls():
-    pytest.importorskip("mmcls")
+    pytest.importorskip("mmcls", reason="needs mmcls")
     from mmcls.models.heads import DeiTClsHead as Theirs
 
     for options in ({}, {"hidden_dim": 6}):

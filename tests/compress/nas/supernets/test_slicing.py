@@ -104,7 +104,8 @@ def one_dimension_at_a_time(mutator):
 def subnets(name, mutator):
     if name in ("spos", "dsnas", "darts"):
         return [mutator.sample_choices() for _ in range(4)]
-    return [*one_dimension_at_a_time(mutator), *(mutator.sample_choices() for _ in range(3))]
+    # The smallest comes last: a drawn one may be the largest, which is no smaller than the supernet.
+    return [*one_dimension_at_a_time(mutator), *(mutator.sample_choices() for _ in range(3)), mutator.min_choices]
 
 
 @pytest.mark.parametrize("name", SPACES)
