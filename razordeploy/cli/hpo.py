@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from razordeploy.cli.signals import Signalled
+from razordeploy.cli.signals import Signalled, raise_on_signals
 from razordeploy.errors import UsageError
 from razordeploy.hpo.page import PAGE
 from razordeploy.hpo.records import StudyRecord, TrialRecord, read_study
@@ -130,7 +130,8 @@ def _search(task: HpoTask, folder: Path, command: str) -> int:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     try:
-        record = run_study(task, folder, listener=tell)
+        with raise_on_signals():
+            record = run_study(task, folder, listener=tell)
     except (Signalled, KeyboardInterrupt) as end:
         print(f"interrupted; resume with: {_resume_command(folder)}", file=sys.stderr)
         return end.exit_code if isinstance(end, Signalled) else 130

@@ -64,9 +64,6 @@ def guarded(work: Callable[[], int | None]) -> None:
     except (Signalled, KeyboardInterrupt) as error:
         _ended(error)
     except Exception as error:
-        signalled = _signal_behind(error)
-        if signalled is not None:
-            _ended(signalled)
         known = _unexpected(error)
         _fail(str(known), known.exit_code, error)
 
@@ -74,14 +71,6 @@ def guarded(work: Callable[[], int | None]) -> None:
 def _ended(error: BaseException) -> NoReturn:
     code = error.exit_code if isinstance(error, Signalled) else 128 + signal.SIGINT
     _fail("interrupted" if code == 128 + signal.SIGINT else "terminated", code, error)
-
-
-def _signal_behind(error: BaseException) -> BaseException | None:
-    """The signal that a library took for a failure of its own: yapf, inside mmengine, catches everything."""
-    behind = error.__context__
-    while behind is not None and not isinstance(behind, Signalled | KeyboardInterrupt):
-        behind = behind.__context__
-    return behind
 
 
 def _run(words: Sequence[str]) -> int | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from razordeploy.cli.signals import Signalled
+from razordeploy.cli.signals import Signalled, raise_on_signals
 from razordeploy.cli.stages.job import StageJob, StageResult
 from razordeploy.cli.stages.plan import Plan, Step, blocking, print_plan
 from razordeploy.cli.stages.report import write_run_report
@@ -125,7 +125,8 @@ class _Runner:
         key, begin = step.key(self.state), time.perf_counter()
         job = self._job(step, key, fresh)
         try:
-            result = stage_function(step.config.stage)(job)
+            with raise_on_signals():
+                result = stage_function(step.config.stage)(job)
         except RazorDeployError as error:
             self._note(step, key, StageResult(artifacts={}), begin, str(error))
             print(f"error: stage '{name}': {error}; go on with: {self.command}", file=sys.stderr)

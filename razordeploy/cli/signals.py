@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,13 +38,48 @@ class Stop:
 
 @contextmanager
 def raise_on_signals() -> Iterator[None]:
-    """Leave the block with :class:`Signalled` as soon as SIGINT or SIGTERM comes."""
+    """Leave the block with :class:`Signalled` as soon as SIGINT or SIGTERM comes.
+
+    Also where a library took the signal for a failure of its own and raised another error (yapf, inside mmengine,
+    catches everything, and native code may report it as a ``SystemError``), and where it came while a finalizer or
+    a callback of the garbage collector ran, which lets no exception out.
+    """
+    came: list[Signalled] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        raise Signalled(number)
+        came.append(Signalled(number))
+        raise came[-1]
 
-    with _handled_by(handle):
+    with _handled_by(handle), _unraisable_raised_again():
+        try:
+            yield
+        except Exception:
+            if came:
+                raise came[-1] from None
+            raise
+
+
+@contextmanager
+def _unraisable_raised_again() -> Iterator[None]:
+    before = sys.unraisablehook
+    again: list[threading.Timer] = []
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        error = unraisable.exc_value
+        if isinstance(error, Signalled):
+            # Sent at once, the signal would be handled inside this hook, which lets no exception out either.
+            again.append(threading.Timer(0.01, os.kill, (os.getpid(), error.number)))
+            again[-1].start()
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
         yield
+    finally:
+        sys.unraisablehook = before
+        for timer in again:
+            timer.cancel()
 
 
 @contextmanager

@@ -170,8 +170,23 @@ def slow(self):
 loops.EpochBasedTrainLoop.run_epoch = slow
 """
 
+# Some libraries catch everything and raise an error of their own.
+SWALLOWED = """
+import time
+from mmengine.runner import loops
+before = loops.EpochBasedTrainLoop.run_epoch
+def swallowing(self):
+    before(self)
+    try:
+        time.sleep(0.5)
+    except BaseException:
+        raise RuntimeError("it stopped")
+loops.EpochBasedTrainLoop.run_epoch = swallowing
+"""
 
-def test_interrupted_training_goes_on(cli, tmp_path):
+
+@pytest.mark.parametrize("slow", [SLOW, SWALLOWED])
+def test_interrupted_training_goes_on(cli, tmp_path, slow):
     recipe = _recipe(tmp_path, STAGES[:1])
     sets = ("--set", "train.epochs=3")
 
@@ -179,7 +194,7 @@ def test_interrupted_training_goes_on(cli, tmp_path):
         wait_for("epoch 2/3", err)
         os.kill(pid, signal.SIGINT)
 
-    result = cli("run", recipe, "--work-dir", "work", *sets, before=SLOW, started=interrupt)
+    result = cli("run", recipe, "--work-dir", "work", *sets, before=slow, started=interrupt)
     assert result.code == 130, result.err
     assert "resume with: razordeploy run tiny_recipe.py --work-dir work --set train.epochs=3" in result.err
     assert not (tmp_path / "work" / "train").exists()

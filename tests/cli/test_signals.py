@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from razordeploy.cli.signals import Signalled, raise_on_signals
 from tests.cli.conftest import tree, wait_for
 
 RUN = ("--backend", "openvino,onnxruntime", "--work-dir", "work", "--benchmark-seconds", "0")
@@ -114,3 +115,29 @@ def test_reader_that_left(cli):
     before = "import os\nr, w = os.pipe()\nos.close(r)\nos.dup2(w, 1)"
     gone = cli("backends", before=before)
     assert (gone.code, gone.err) == (141, "")
+
+
+class _Finalized:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def _until_stopped(seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def test_a_finalizer_does_not_swallow_it():
+    with pytest.raises(Signalled) as end, raise_on_signals():
+        _Finalized()
+        _until_stopped()
+    assert end.value.exit_code == 130
+
+
+def test_nor_does_a_library_that_catches_everything():
+    with pytest.raises(Signalled), raise_on_signals():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except BaseException:
+            raise RuntimeError("it stopped") from None
