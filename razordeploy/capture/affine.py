@@ -11,10 +11,10 @@ from razordeploy.capture.batchnorm import WEIGHT_AXIS, fold_affine
 from razordeploy.capture.graph import attribute, shape_of
 
 _aten = torch.ops.aten
-_FACTORS = {_aten.mul.Tensor, _aten.mul.Scalar, _aten.div.Tensor, _aten.div.Scalar}
-_OFFSETS = {_aten.add.Tensor, _aten.add.Scalar, _aten.sub.Tensor, _aten.sub.Scalar}
-_DIVIDES = {_aten.div.Tensor, _aten.div.Scalar}
-_SUBTRACTS = {_aten.sub.Tensor, _aten.sub.Scalar}
+FACTORS = {_aten.mul.Tensor, _aten.mul.Scalar, _aten.div.Tensor, _aten.div.Scalar}
+OFFSETS = {_aten.add.Tensor, _aten.add.Scalar, _aten.sub.Tensor, _aten.sub.Scalar}
+DIVIDES = {_aten.div.Tensor, _aten.div.Scalar}
+SUBTRACTS = {_aten.sub.Tensor, _aten.sub.Scalar}
 _COMMUTES = {_aten.mul.Tensor, _aten.add.Tensor}
 _PERMUTES = {_aten.permute.default}
 _SWAPS = {_aten.transpose.int, _aten.swapaxes.default}
@@ -29,9 +29,9 @@ def fold_constant_affine(graph_module: fx.GraphModule) -> None:
     """
     graph = graph_module.graph
     for node in list(graph.nodes):
-        if node.op != "call_function" or node.target not in _FACTORS | _OFFSETS or node.kwargs:
+        if node.op != "call_function" or node.target not in FACTORS | OFFSETS or node.kwargs:
             continue
-        split = _value_and_constant(graph_module, node)
+        split = value_and_constant(graph_module, node)
         if split is None:
             continue
         value, constant = split
@@ -39,21 +39,22 @@ def fold_constant_affine(graph_module: fx.GraphModule) -> None:
         if found is None:
             continue
         producer, axis = found
-        vector = _per_channel(constant, shape_of(node), axis, _channels(graph_module, producer))
+        vector = per_channel(constant, shape_of(node), axis, _channels(graph_module, producer))
         if vector is None:
             continue
         scale, shift = torch.ones_like(vector), torch.zeros_like(vector)
-        if node.target in _FACTORS:
-            scale = 1 / vector if node.target in _DIVIDES else vector
+        if node.target in FACTORS:
+            scale = 1 / vector if node.target in DIVIDES else vector
         else:
-            shift = -vector if node.target in _SUBTRACTS else vector
+            shift = -vector if node.target in SUBTRACTS else vector
         if fold_affine(graph_module, producer, scale, shift):
             node.replace_all_uses_with(value)
             graph.erase_node(node)
     graph.eliminate_dead_code()
 
 
-def _value_and_constant(graph_module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, torch.Tensor] | None:
+def value_and_constant(graph_module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, torch.Tensor] | None:
+    """The value and the float64 constant that ``node`` joins; None for two values, and for a constant over a value."""
     left, right = node.args[:2]
     pairs = [(left, right)] + ([(right, left)] if node.target in _COMMUTES else [])
     for value, other in pairs:
@@ -122,10 +123,10 @@ def _channels(graph_module: fx.GraphModule, producer: fx.Node) -> int:
     return int(shape[-1] if producer.target is _aten.linear.default else shape[1])
 
 
-def _per_channel(
+def per_channel(
     constant: torch.Tensor, shape: tuple[object, ...] | None, axis: int, channels: int
 ) -> torch.Tensor | None:
-    """``constant`` as a vector over the channels; None when it differs along another axis."""
+    """``constant`` as a vector ``(channels,)`` over ``axis`` of ``shape``; None when it differs along another axis."""
     if constant.numel() == 1:
         return constant.reshape(1).expand(channels).clone()
     if shape is None or constant.numel() != channels or constant.dim() > len(shape):

@@ -66,7 +66,8 @@ def fold_batchnorm(graph_module: fx.GraphModule) -> None:
     graph.eliminate_dead_code()
 
 
-def _constant(graph_module: fx.GraphModule, node: object) -> torch.Tensor | None:
+def constant(graph_module: fx.GraphModule, node: object) -> torch.Tensor | None:
+    """Value of a parameter's or buffer's node; None for anything else."""
     if isinstance(node, fx.Node) and node.op == "get_attr":
         return attribute(graph_module, str(node.target)).detach()
     return None
@@ -80,11 +81,11 @@ def _affine(graph_module: fx.GraphModule, node: fx.Node) -> tuple[torch.Tensor, 
             return None
     else:
         _, weight, bias, mean, var, _, eps = node.args[:7]
-    mean_value, var_value = _constant(graph_module, mean), _constant(graph_module, var)
+    mean_value, var_value = constant(graph_module, mean), constant(graph_module, var)
     if mean_value is None or var_value is None:
         return None
-    gamma = _constant(graph_module, weight)
-    beta = _constant(graph_module, bias)
+    gamma = constant(graph_module, weight)
+    beta = constant(graph_module, bias)
     scale = (var_value.double() + float(eps)).rsqrt()  # type: ignore[arg-type]
     if gamma is not None:
         scale = scale * gamma.double()
@@ -116,9 +117,9 @@ def _before_folding(graph_module: fx.GraphModule, conv: fx.Node, bn: fx.Node) ->
     if not graph_module.meta.get(KEEP):
         return None
     is_plain = bn.target is _aten.batch_norm.default
-    gamma, beta, mean, var = (_constant(graph_module, n) for n in bn.args[1:5])
-    weight = _constant(graph_module, conv.args[1])
-    bias = _constant(graph_module, conv.args[2]) if len(conv.args) > 2 else None
+    gamma, beta, mean, var = (constant(graph_module, n) for n in bn.args[1:5])
+    weight = constant(graph_module, conv.args[1])
+    bias = constant(graph_module, conv.args[2]) if len(conv.args) > 2 else None
     if weight is None or mean is None or var is None or WEIGHT_AXIS[conv.target] != 0:  # type: ignore[index]
         return None
     return FoldedNorm(
@@ -143,9 +144,9 @@ def fold_affine(graph_module: fx.GraphModule, layer: fx.Node, scale: torch.Tenso
         shift: float64 ``(C,)``.
     """
     axis = WEIGHT_AXIS[layer.target]  # type: ignore[index]
-    weight = _constant(graph_module, layer.args[1])
+    weight = constant(graph_module, layer.args[1])
     bias_node = layer.args[2] if len(layer.args) > 2 else None
-    bias = _constant(graph_module, bias_node)
+    bias = constant(graph_module, bias_node)
     if weight is None or (bias_node is not None and bias is None):
         return False
     groups = 1
@@ -155,17 +156,17 @@ def fold_affine(graph_module: fx.GraphModule, layer: fx.Node, scale: torch.Tenso
     new_weight = _scale_weight(weight.double(), scale, axis, groups).to(weight.dtype)
     new_bias = (shift if bias is None else bias.double() * scale + shift).to(weight.dtype)
     path = str(layer.args[1].meta.get("origin", layer.args[1].target))  # type: ignore[union-attr]
-    trains = _trains(graph_module, layer.args[1])
+    asks = trains(graph_module, layer.args[1])
     with graph_module.graph.inserting_before(layer):
-        weight_node = _new_buffer(graph_module, f"_folded_{layer.name}_weight", new_weight, path)
-        bias_arg = _new_buffer(graph_module, f"_folded_{layer.name}_bias", new_bias, path)
+        weight_node = new_buffer(graph_module, f"_folded_{layer.name}_weight", new_weight, path)
+        bias_arg = new_buffer(graph_module, f"_folded_{layer.name}_bias", new_bias, path)
     for made in (weight_node, bias_arg):
-        made.meta["trains"] = trains
+        made.meta["trains"] = asks
     layer.args = (layer.args[0], weight_node, bias_arg, *layer.args[3:])
     return True
 
 
-def _trains(graph_module: fx.GraphModule, node: object) -> bool:
+def trains(graph_module: fx.GraphModule, node: object) -> bool:
     """Whether the parameter behind ``node`` asks for a gradient."""
     if not isinstance(node, fx.Node) or node.op != "get_attr":
         return False
@@ -181,7 +182,8 @@ def _scale_weight(weight: torch.Tensor, scale: torch.Tensor, axis: int, groups: 
     return (per_group * factors).reshape(weight.shape)
 
 
-def _new_buffer(graph_module: fx.GraphModule, name: str, value: torch.Tensor, origin: str) -> fx.Node:
+def new_buffer(graph_module: fx.GraphModule, name: str, value: torch.Tensor, origin: str) -> fx.Node:
+    """Register ``value`` and read it where the graph inserts; ``origin`` is the parameter that it comes from."""
     graph_module.register_buffer(name, value.contiguous())
     node = graph_module.graph.get_attr(name)
     node.meta["val"] = value
@@ -195,9 +197,9 @@ def _as_multiply_add(graph_module: fx.GraphModule, bn: fx.Node, scale: torch.Ten
     shape = (-1, *[1] * (len(value.shape) - 2))
     graph = graph_module.graph
     with graph.inserting_before(bn):
-        gain = _new_buffer(graph_module, f"_{bn.name}_scale", scale.reshape(shape).to(value.dtype), bn.name)
-        offset = _new_buffer(graph_module, f"_{bn.name}_shift", shift.reshape(shape).to(value.dtype), bn.name)
-        gain.meta["trains"] = offset.meta["trains"] = _trains(graph_module, bn.args[1])
+        gain = new_buffer(graph_module, f"_{bn.name}_scale", scale.reshape(shape).to(value.dtype), bn.name)
+        offset = new_buffer(graph_module, f"_{bn.name}_shift", shift.reshape(shape).to(value.dtype), bn.name)
+        gain.meta["trains"] = offset.meta["trains"] = trains(graph_module, bn.args[1])
         product = graph.call_function(_aten.mul.Tensor, (bn.args[0], gain))
         result = graph.call_function(_aten.add.Tensor, (product, offset))
     for new in (product, result):

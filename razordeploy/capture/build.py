@@ -11,6 +11,7 @@ from torch import nn
 
 from razordeploy.capture.checkpoint import load_into
 from razordeploy.capture.config_model import deployed
+from razordeploy.capture.deploy_form import switch_all
 from razordeploy.capture.detector import DenseHead, build_detector, guess_image_shape, is_detector, make_dense
 from razordeploy.capture.factory import resolve_factory
 from razordeploy.capture.openmmlab import build_classifier, guess_input_shape, make_plain
@@ -45,7 +46,8 @@ def build_model(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: 
     """Build the model of ``recipe`` and load its weights.
 
     Without a checkpoint the weights are random, the same ones for the same ``recipe.seed``. Branches that exist for
-    training only (RepVGG, MobileOne ...) are merged once the weights are in.
+    training only (RepVGG, MobileOne ...) are merged once the weights are in; where the model's own method for that
+    fails, the capture merges what it can.
 
     Args:
         recipe: what to build.
@@ -79,7 +81,7 @@ def build_model(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: 
             trust=trust or recipe.trust_checkpoint,
         )
     module.eval()
-    merge_branches(module)
+    switch_all(module)
     preprocess, dense = None, None
     if detects:
         shapes = shapes or _image_shapes(recipe)
@@ -117,28 +119,6 @@ def _import(recipe: Recipe, checkpoint: str | Path | None) -> BuiltModel:
         output_names=module.output_names,
         classifies=[len(spec.shape) for spec in module.outputs] == [2],
     )
-
-
-def merge_branches(module: nn.Module) -> None:
-    """Call ``switch_to_deploy()`` on the outermost submodules that offer it and have not been switched yet.
-
-    Raises:
-        ModelError: one of them fails.
-    """
-    done: list[str] = []
-    for path, submodule in list(module.named_modules()):
-        switch = getattr(submodule, "switch_to_deploy", None)
-        inside = any(path.startswith(f"{outer}.") or not outer for outer in done)
-        if inside or not callable(switch):
-            continue
-        done.append(path)
-        if getattr(submodule, "deploy", False) is True:
-            continue
-        try:
-            switch()
-        except Exception as error:
-            where = f"'{path or type(submodule).__name__}'"
-            raise ModelError(f"switch_to_deploy() of {where} failed: {type(error).__name__}: {error}") from error
 
 
 def _call_factory(recipe: Recipe) -> nn.Module:

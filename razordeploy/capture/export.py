@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from razordeploy.capture.deploy_form import deploy_form
 from razordeploy.capture.fast_shapes import fast_shapes
 from razordeploy.capture.graph import CapturedModel
 from razordeploy.capture.normalize import normalize
@@ -68,20 +69,24 @@ def capture(
 ) -> CapturedModel:
     """Capture ``model`` in eval mode as a normalised ATen graph.
 
-    The model itself is left as it was. Axis 0 of every tensor input that shares the first input's batch size becomes
-    dynamic when the code allows it; otherwise the graph is captured for the batch size given. ``keep_norms``: see
-    :func:`razordeploy.capture.normalize.normalize`; training needs it.
+    The model itself is left as it was. Branches that it has for training only are merged. Axis 0 of every tensor input
+    that shares the first input's batch size becomes dynamic when the code allows it; otherwise the graph is captured
+    for the batch size given. ``keep_norms``: see :func:`razordeploy.capture.normalize.normalize`; training needs it,
+    and the branches stay.
 
     Raises:
         ModelError: torch.export cannot capture the model; says which operation and which source line.
     """
+    notes: list[str] = []
+    if not keep_norms and isinstance(model, torch.nn.Module):
+        model, notes = deploy_form(model, example_inputs, dict(example_kwargs or {}))
     exported = export_program(model, example_inputs, example_kwargs, dynamic_batch=dynamic_batch)
     args, kwargs = exported.program.example_inputs
     return CapturedModel(
         graph_module=normalize(exported.program, keep_norms=keep_norms),
         example_inputs=tuple(x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)),
         dynamic_batch=exported.dynamic_batch,
-        warnings=exported.notes,
+        warnings=(*notes, *exported.notes),
     )
 
 

@@ -1,6 +1,7 @@
 """Bring an exported graph into the one form that every later stage reads.
 
-In place becomes functional, no-ops go, constants are computed, attention is written out, batch norms are folded.
+In place becomes functional, no-ops go, constants are computed, attention is written out, batch norms are folded,
+parallel linear branches are merged.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from razordeploy.capture.activations import recognise_activations
 from razordeploy.capture.affine import fold_constant_affine
 from razordeploy.capture.attention import scale_behind_product, write_out_attention
 from razordeploy.capture.batchnorm import KEEP, fold_batchnorm
+from razordeploy.capture.branches import merge_parallel_layers
 from razordeploy.capture.constants import fold_constants
 from razordeploy.capture.fresh import fold_fresh, is_view
 from razordeploy.capture.linear import products_to_linear
@@ -257,6 +259,7 @@ _PASSES: list[_Pass] = [
     products_to_linear,
     fold_batchnorm,
     fold_constant_affine,
+    merge_parallel_layers,
     _drop_unused,
 ]
 _PLAIN_PASSES: list[_Pass] = [_drop_checks, _views_to_reshapes, _one_node_per_attribute]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from razordeploy.capture import openmmlab
-from razordeploy.capture.build import build_model, merge_branches
+from razordeploy.capture.build import build_model
 from razordeploy.config.recipe import load_recipe
 from razordeploy.errors import CheckpointError, MissingDependency, ModelError
 
@@ -143,36 +143,6 @@ def test_checkpoint_of_the_recipe_and_of_the_caller(recipe, tmp_path):
     assert build_model(beside, tmp_path / "a" / "other.pth").module[0].weight.unique().item() == 2.0
     missing = message(recipe(text + "checkpoint = 'gone.pth'\n"), CheckpointError)
     assert missing == "no checkpoint 'gone.pth'; check the path"
-
-
-class Branches(nn.Module):
-    """Counts how often it is merged."""
-
-    def __init__(self, inner=None, deploy=False):
-        super().__init__()
-        self.inner = inner or nn.Identity()
-        self.deploy = deploy
-        self.merged = 0
-
-    def switch_to_deploy(self):
-        self.merged += 1
-        self.deploy = True
-
-
-def test_only_the_outermost_structure_is_merged_and_once():
-    inner, ready = Branches(), Branches(deploy=True)
-    model = nn.Sequential(Branches(inner), nn.Sequential(Branches()), ready)
-    merge_branches(model)
-    assert (model[0].merged, inner.merged, model[1][0].merged, ready.merged) == (1, 0, 1, 0)
-    merge_branches(model)
-    assert model[0].merged == 1
-
-
-def test_merging_that_fails_names_the_module():
-    model = nn.Sequential(Branches())
-    model[0].switch_to_deploy = lambda: 1 / 0
-    with pytest.raises(ModelError, match=r"^switch_to_deploy\(\) of '0' failed: ZeroDivisionError: division by zero$"):
-        merge_branches(model)
 
 
 def test_mmcls_classifier_becomes_a_plain_module(recipe):

@@ -82,7 +82,8 @@ class _Twice(nn.Module):
         self.a, self.b, self.head = conv_bn(8, 8), conv_bn(8, 8), conv_bn(8, 8)
 
     def forward(self, x):
-        x = F.relu(self.a(x) + self.b(x))
+        x = self.a(x)
+        x = F.relu(x + self.b(x))
         return self.head(x + x)
 
 
