@@ -5,12 +5,14 @@ Three steps, each a pure function of the graph and the rules:
 1. ``choose_ops``: operations with a constant weight start int8 regions; joining operations (element-wise, pooling)
    belong to a region when int8 operations lie on both sides of them.
 2. ``request``: every int8 operation asks for its inputs on a grid; a request climbs through operations that only pass
-   a grid on, up to the value where the grid begins.
+   a grid on, up to the value where the grid begins. It stops at a part (slice, split) of what a float operation wrote:
+   the rest, a class token say, would have its range on the grid too.
 3. ``points``: one quantize-dequantize pair for every value and grid; values that must agree share a group.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -66,6 +68,7 @@ class _Placement:
         self.settings = {n: settings(n, self.kinds[n] or "", rule) for n, rule in self.rules.items()}
         self.values: dict[tuple[fx.Node, QScheme], _Value] = {}
         self.parent: dict[tuple[fx.Node, QScheme], tuple[fx.Node, QScheme]] = {}
+        self.parts_of_float: set[fx.Node] = set()
 
     def plan(self) -> QuantPlan:
         reasons = self._exclusions()
@@ -105,6 +108,7 @@ class _Placement:
         changed = True
         while changed:
             changed = False
+            self.parts_of_float = self._parts_of_float(chosen)
             for node in able:
                 why = self._not_joining(node, chosen) if node in chosen and self.rules[node].join else None
                 if why is not None:
@@ -112,6 +116,22 @@ class _Placement:
                     reasons[node] = why
                     changed = True
         return [n for n in able if n in chosen]
+
+    def _parts_of_float(self, chosen: set[fx.Node]) -> set[fx.Node]:
+        """Slices of values that no int8 kernel writes."""
+        found, written_by_int8 = set[fx.Node](), set[fx.Node]()
+        for node in self.nodes:
+            if self._keeps_grid(node):
+                int8 = _source(node) in written_by_int8
+                if not int8 and _is_part(node):
+                    found.add(node)
+            elif self.kinds[node] in self.spec.unify:
+                int8 = written_by_int8.issuperset(flat_nodes(node.args[0]))
+            else:
+                int8 = self._base(node) in chosen
+            if int8:
+                written_by_int8.add(node)
+        return found
 
     def _not_joining(self, node: fx.Node, chosen: set[fx.Node]) -> str | None:
         if self.rules[node].only_in_place and self._host(node, chosen) is None:
@@ -186,6 +206,9 @@ class _Placement:
         )
 
     def _passes(self, node: fx.Node) -> bool:
+        return self._keeps_grid(node) and node not in self.parts_of_float
+
+    def _keeps_grid(self, node: fx.Node) -> bool:
         return self.kinds.get(node) in self.spec.same_grid and bool(node.args) and isinstance(node.args[0], fx.Node)
 
     @staticmethod
@@ -343,7 +366,7 @@ class _Placement:
         taken = set(chosen)
         for node in self.nodes:
             kind = self.kinds[node]
-            if kind is None or not is_float(node) or self._passes(node) or self._is_fused(node):
+            if kind is None or not is_float(node) or self._keeps_grid(node) or self._is_fused(node):
                 continue
             if node not in taken and kind in self.spec.unify:
                 continue
@@ -365,6 +388,12 @@ def _source(node: fx.Node) -> fx.Node:
     while not is_float(source) and source.args and isinstance(source.args[0], fx.Node):
         source = source.args[0]
     return source
+
+
+def _is_part(node: fx.Node) -> bool:
+    source = node.args[0]
+    of_pool = node.target is operator.getitem and isinstance(source, fx.Node) and kind_of(source) == "max_pool"
+    return kind_of(node) in ("slice", "split") and not of_pool
 
 
 def _tag(scheme: QScheme) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -47,6 +47,8 @@ class Sensitivity:
         return asdict(self)
 
 
+Owners = dict[tuple[str, str], frozenset[str]]
+"""``(node of a point, its user) -> int8 operations``, by the names of graph nodes."""
 Measure = Callable[[fx.GraphModule], Effect]
 """Runs a simulation and compares it with the float model."""
 
@@ -69,19 +71,20 @@ def analyze(
         tell: operations done, and how many there are.
     """
     done = {} if known is None else known
+    owners = owners_of(draft)
     ops = [op for op in draft.plan.ops if op.int8]
     for index, op in enumerate(ops):
         if op.node not in done:
-            done[op.node] = _one(draft, measure, op, ops[: index + 1], parts)
+            done[op.node] = _one(draft, owners, measure, op, ops[: index + 1], parts)
         tell(index + 1, len(ops))
     return [done[op.node] for op in ops]
 
 
 def _one(
-    draft: Draft, measure: Measure, op: PlannedOp, so_far: Sequence[PlannedOp], parts: Collection[str]
+    draft: Draft, owners: Owners, measure: Measure, op: PlannedOp, so_far: Sequence[PlannedOp], parts: Collection[str]
 ) -> Sensitivity:
     def effect(nodes: set[str], kinds: tuple[str, ...]) -> Effect | None:
-        plan = restricted(draft.plan, nodes, kinds)
+        plan = restricted(draft.plan, owners, nodes, kinds)
         return measure(simulate(draft.captured, plan, draft.params)) if plan.points else None
 
     alone = effect({op.node}, ("weight", "activation"))
@@ -97,11 +100,40 @@ def _one(
     )
 
 
-def restricted(plan: QuantPlan, nodes: set[str], kinds: Collection[str]) -> QuantPlan:
-    """The plan with those points alone that operations in ``nodes`` read."""
+def owners_of(draft: Draft) -> Owners:
+    """Which int8 operations each reader of a point rounds for.
+
+    A reader that only passes a grid on rounds for the operations behind it; a float operation that reads what an int8
+    kernel stores, for that kernel.
+    """
+    nodes = {node.name: node for node in draft.captured.graph.nodes}
+    planned = {op.node: op.int8 for op in draft.plan.ops}
+    behind: dict[str, frozenset[str]] = {}
+    for node in reversed(draft.captured.graph.nodes):
+        own = {node.name} if planned.get(node.name) else set[str]()
+        passed = () if node.name in planned else node.users
+        behind[node.name] = frozenset(own.union(*(behind[u.name] for u in passed)))
+    found: Owners = {}
+    for point in draft.plan.points:
+        every = frozenset[str]().union(*(behind[u] for u in point.users))
+        writer = _writer(nodes[point.node], planned)
+        for user in point.users:
+            found[point.node, user] = behind[user] or (frozenset({writer}) if writer else every)
+    return found
+
+
+def _writer(node: fx.Node, planned: Mapping[str, bool]) -> str | None:
+    """The int8 operation whose result ``node`` is, or is the activation of."""
+    while node.name not in planned and node.args and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    return node.name if planned.get(node.name) else None
+
+
+def restricted(plan: QuantPlan, owners: Owners, nodes: set[str], kinds: Collection[str]) -> QuantPlan:
+    """The plan with those points alone that round for operations in ``nodes``."""
     points = []
     for point in plan.points:
-        users = tuple(u for u in point.users if u in nodes)
+        users = tuple(u for u in point.users if not nodes.isdisjoint(owners[point.node, u]))
         if users and point.kind in kinds:
             points.append(replace(point, users=users))
     return replace(plan, points=tuple(points))

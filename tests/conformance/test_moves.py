@@ -124,3 +124,21 @@ class _Recurrent(nn.Module):
 
 def test_outputs_of_a_recurrent_layer_are_on_no_grid_of_its_inputs(tester):
     tester(_Recurrent, (2, 4, 6), batches=(1,)).run_and_compare()
+
+
+class _ClassToken(nn.Module):
+    """Patches of a float stream go on; the token before them is far out of their range."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm = nn.Linear(16, 16), nn.LayerNorm(16)
+        self.patches, self.head = nn.Linear(16, 16), nn.Linear(16, 8)
+        self.token = nn.Parameter(torch.randn(1, 1, 16) * 2000)
+
+    def forward(self, x):
+        tokens = torch.cat([self.token.expand(x.shape[0], -1, -1), torch.tanh(self.embed(x))], 1)
+        return self.head(self.norm(tokens)[:, 0]), self.patches(tokens[:, 1:])
+
+
+def test_a_class_token_is_not_in_the_range_of_the_patches(tester):
+    tester(_ClassToken, (2, 6, 16), batches=(1, 3)).check_int8({"linear": 3}).run_and_compare()

@@ -106,11 +106,11 @@ def test_a_shared_output_serves_float_readers_too():
 @pytest.mark.parametrize(
     ("body", "joined"),
     [
-        (lambda x, a, b, c, *_: c(a(x) + b(x)), True),
-        (lambda x, a, b, *_: a(x) + b(x), False),
+        (lambda x, a, b, c, *_: c(a(x) + b(a(x))), True),
+        (lambda x, a, b, *_: a(x) + b(F.silu(x)), False),
         (lambda x, a, b, *_: b(a(x) + F.silu(x)), False),
         (lambda x, a, b, *_: b(a(x) + x), True),
-        (lambda x, a, b, c, d: d((a(x) + b(x)) + c(x)), True),
+        (lambda x, a, b, c, d: d((a(x) + b(a(x))) + c(a(x).relu())), True),
     ],
     ids=["between", "at the end", "float operand", "int8 input", "chain"],
 )
@@ -272,3 +272,18 @@ def test_plans_do_not_depend_on_the_run():
 
     ops = {"conv2d": _CONV, "add": _ADD}
     assert _plan(body, ops) == _plan(body, ops)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_part_of_a_float_value_has_a_grid_of_its_own(again):
+    def body(x, a, b, *_):
+        written = a(x)
+        return b(torch.tanh(x)[:, :, 1:]) + b(written[:, :, 1:])
+
+    plan = _plan(body, {"conv2d": _CONV}, same_grid=("slice",), requantize_same_grid=again)
+    found = _activations(plan)
+    assert "tanh" not in found
+    assert found["slice_2"] == ("conv2d_1",)
+    groups = {p.node: p.group for p in plan.points}
+    assert groups["slice_2"] == "slice_2"
+    assert found["conv2d"] == ("slice_3",)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
-from razordeploy.quantization.sensitivity import Effect, analyze, ranked, restricted
+from razordeploy.quantization.sensitivity import Effect, analyze, owners_of, ranked, restricted
 from razordeploy.quantization.simulate import simulate
 from tests.quantization.algorithms.conftest import make_draft, sqnr
 
@@ -82,5 +83,27 @@ def test_what_is_known_is_not_measured_again():
 
 def test_restricted_plans_hold_only_what_is_asked():
     draft, _ = make_draft(net(), torch.randn(64, 8))
-    assert {p.kind for p in restricted(draft.plan, {"linear"}, ("weight",)).points} == {"weight"}
-    assert restricted(draft.plan, set(), ("weight", "activation")).points == ()
+    assert {p.kind for p in restricted(draft.plan, owners_of(draft), {"linear"}, ("weight",)).points} == {"weight"}
+    assert restricted(draft.plan, owners_of(draft), set(), ("weight", "activation")).points == ()
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.first(x).reshape(-1, 4, 8)
+        return self.head(self.second(x[:, 1:].transpose(1, 2).reshape(-1, 3, 8)).softmax(-1) + x[:, :3])
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime", "torch_native"])
+def test_what_is_rounded_behind_moves_and_for_float_readers_counts_too(backend):
+    torch.manual_seed(0)
+    model, x = Tokens(), torch.randn(64, 4, 8)
+    draft, _ = make_draft(model, x, backend=backend)
+    measure = measured(model, x)
+    found = analyze(draft, measure)
+    assert [s.op for s in found] == ["linear"] * 3
+    assert all(s.activations.sqnr_db is not None for s in found)
+    assert found[-1].cumulative == measure(simulate(draft.captured, draft.plan, draft.params))
