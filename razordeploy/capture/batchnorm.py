@@ -100,16 +100,35 @@ def _fold_into(
 ) -> bool:
     if conv.target not in WEIGHT_AXIS or len(conv.users) != 1:
         return False
-    if conv.target is _aten.linear.default and len(bn.meta["val"].shape) != 2:
+    if conv.target is _aten.linear.default and len(_value(bn).shape) != 2:
         return False  # the batch norm's channel axis is not the linear layer's
     kept = _before_folding(graph_module, conv, bn)
     if not fold_affine(graph_module, conv, scale, shift):
         return False
     if kept is not None:
         conv.args[1].meta["folded_norm"] = kept  # type: ignore[union-attr]
-    bn.replace_all_uses_with(conv)
-    graph_module.graph.erase_node(bn)
+    _replace(bn, conv)
     return True
+
+
+def _value(bn: fx.Node) -> torch.Tensor:
+    value = bn.meta["val"]
+    output: torch.Tensor = value[0] if isinstance(value, (tuple, list)) else value
+    return output
+
+
+def _replace(bn: fx.Node, result: fx.Node) -> None:
+    """Let ``result`` take the place of a batch norm, or of the first of the values that the functional form returns."""
+    if bn.target is _aten.batch_norm.default:
+        bn.replace_all_uses_with(result)
+    else:
+        for user in list(bn.users):  # getitem 0 is the output; the rest are saved statistics nobody reads in eval
+            if user.args[1] == 0:
+                user.replace_all_uses_with(result)
+            if not user.users:
+                bn.graph.erase_node(user)
+    if not bn.users:
+        bn.graph.erase_node(bn)
 
 
 def _before_folding(graph_module: fx.GraphModule, conv: fx.Node, bn: fx.Node) -> FoldedNorm | None:
@@ -192,8 +211,7 @@ def new_buffer(graph_module: fx.GraphModule, name: str, value: torch.Tensor, ori
 
 
 def _as_multiply_add(graph_module: fx.GraphModule, bn: fx.Node, scale: torch.Tensor, shift: torch.Tensor) -> None:
-    value = bn.meta["val"]
-    value = value[0] if isinstance(value, (tuple, list)) else value
+    value = _value(bn)
     shape = (-1, *[1] * (len(value.shape) - 2))
     graph = graph_module.graph
     with graph.inserting_before(bn):
@@ -205,13 +223,4 @@ def _as_multiply_add(graph_module: fx.GraphModule, bn: fx.Node, scale: torch.Ten
     for new in (product, result):
         new.meta.update(bn.meta)
         new.meta["val"] = value
-    if bn.target is _aten.batch_norm.default:
-        bn.replace_all_uses_with(result)
-    else:
-        for user in list(bn.users):  # getitem 0 is the output; the rest are saved statistics nobody reads in eval
-            if user.args[1] == 0:
-                user.replace_all_uses_with(result)
-            if not user.users:
-                graph.erase_node(user)
-    if not bn.users:
-        graph.erase_node(bn)
+    _replace(bn, result)

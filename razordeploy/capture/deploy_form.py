@@ -31,7 +31,8 @@ def deploy_form(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
         return model, []
     try:
         twin = _copied(model)
-        failed = switch_all(twin.eval())
+        twin.eval()  # not every model returns itself
+        failed = switch_all(twin)
         difference = _difference(model, twin, args, kwargs)
     except Exception as error:
         return model, [f"{_METHOD}() of a copy of the model failed: {_told(error)}: captured as it is trained"]

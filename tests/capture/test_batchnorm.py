@@ -114,6 +114,33 @@ def test_where_it_cannot_fold_it_multiplies_and_adds(make, left):
         torch.testing.assert_close(captured.graph_module(x), net(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("layer", "norm", "shape"),
+    [
+        (lambda: nn.Conv2d(3, 3, 1), nn.BatchNorm2d, (2, 3, 4, 4)),
+        (lambda: nn.Linear(3, 3), nn.BatchNorm1d, (2, 3)),
+        (nn.Identity, nn.BatchNorm2d, (2, 3, 4, 4)),
+    ],
+    ids=["conv", "linear", "alone"],
+)
+def test_in_graphs_that_torch_made_functional(layer, norm, shape):
+    """A write through a view makes torch write the norm out as one that returns its statistics too."""
+
+    class Net(nn.Sequential):
+        def forward(self, x):
+            x = super().forward(x)
+            torch.relu_(x.flatten(1))
+            return x
+
+    torch.manual_seed(5)
+    net, x = Net(layer(), _norm(norm, 3)).eval(), torch.randn(shape)
+    captured = capture(net, (x,))
+    names = [str(n.target) for n in captured.graph.nodes if n.op == "call_function"]
+    assert not any("getitem" in name or "batch_norm" in name for name in names), names
+    with torch.no_grad():
+        torch.testing.assert_close(captured.graph_module(x), net(x), rtol=1e-4, atol=1e-4)
+
+
 def test_sequence_norm_behind_a_linear_layer_is_over_another_axis():
     torch.manual_seed(4)
     net, x = nn.Sequential(nn.Linear(6, 5), _norm(nn.BatchNorm1d, 4)).eval(), torch.randn(2, 4, 6)
