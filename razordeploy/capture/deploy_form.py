@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import copy
 import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
+_aten = torch.ops.aten
 _METHOD = "switch_to_deploy"
 _FLAGS = ("deploy", "small_kernel_merged", "inference_mode")
 """Attributes by which such modules remember that they were switched."""
@@ -22,27 +26,40 @@ _MAX_DIFFERENCE = 1e-3
 _SWITCHED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
-def deploy_form(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[nn.Module, list[str]]:
-    """A switched copy of ``model``, and lines for the user; ``model`` itself where there is nothing to switch.
+@dataclass(frozen=True, kw_only=True)
+class DeployForm:
+    """What a model's own method makes of a copy of it."""
 
-    So it is where the copy cannot be made, or computes something else on the example inputs: a line says so.
+    module: nn.Module | None
+    """In eval mode; None: the method is of no use."""
+    notes: tuple[str, ...] = ()
+    """Lines for the user."""
+
+
+def deploy_form(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], merged: Callable[..., Any]
+) -> DeployForm | None:
+    """Switch a copy of ``model``, which is left as it was; None where there is nothing to switch.
+
+    The copy is of no use where it fails, computes something else on the inputs, or has no fewer layers than
+    ``merged``, the captured graph, to which it is compared.
     """
     if not _pending(model):
-        return model, []
+        return None
     try:
         twin = _copied(model)
         twin.eval()  # not every model returns itself
-        failed = switch_all(twin)
-        difference = _difference(model, twin, args, kwargs)
+        failed = tuple(switch_all(twin))
+        found, layers = _run(lambda: twin(*args, **kwargs))
     except Exception as error:
-        return model, [f"{_METHOD}() of a copy of the model failed: {_told(error)}: captured as it is trained"]
-    notes = [f"{line}: captured as it is trained" for line in failed]
+        return DeployForm(module=None, notes=(f"{_METHOD}() of a copy of the model failed: {_told(error)}",))
+    tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+    expected, most = _run(lambda: merged(*tensors))
+    difference = _difference(expected, found)
     if difference > _MAX_DIFFERENCE:
-        line = (
-            f"{_METHOD}() changes what the model computes by {difference:.2g} of its outputs: captured as it is trained"
-        )
-        return model, [line]
-    return twin, notes
+        line = f"{_METHOD}() changes the model's outputs by {difference:.2g} of their size: it is not used"
+        return DeployForm(module=None, notes=(line,))
+    return DeployForm(module=twin if layers < most else None, notes=failed)
 
 
 def switch_all(module: nn.Module) -> list[str]:
@@ -92,19 +109,29 @@ def _copied(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf})
 
 
-def _difference(model: nn.Module, twin: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
-    """Norm of the difference of the outputs over their norm, of the output where it is largest."""
-    training = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            expected, found = (
-                [x for x in pytree.tree_leaves(net(*args, **kwargs)) if isinstance(x, torch.Tensor)]
-                for net in (model, twin)
-            )
-    finally:
-        for part, was_training in training:
-            part.training = was_training
+class _CountLayers(TorchDispatchMode):
+    """Counts convolutions and products with matrices, as both a module and a captured graph run them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.count += func in {_aten.convolution.default, _aten.addmm.default, _aten.mm.default}
+        return func(*args, **(kwargs or {}))
+
+
+def _run(call: Callable[[], Any]) -> tuple[list[torch.Tensor], int]:
+    """The tensors that ``call`` returns, and how many layers it runs."""
+    with torch.no_grad(), _CountLayers() as layers:
+        result = call()
+    return [x for x in pytree.tree_leaves(result) if isinstance(x, torch.Tensor)], layers.count
+
+
+def _difference(expected: list[torch.Tensor], found: list[torch.Tensor]) -> float:
+    """Norm of the difference over the norm, of the tensor where it is largest."""
     if [x.shape for x in expected] != [x.shape for x in found]:
         return float("inf")
     pairs = [(a.double(), b.double()) for a, b in zip(expected, found, strict=True)]

@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -77,17 +77,30 @@ def capture(
     Raises:
         ModelError: torch.export cannot capture the model; says which operation and which source line.
     """
-    notes: list[str] = []
-    if not keep_norms and isinstance(model, torch.nn.Module):
-        model, notes = deploy_form(model, example_inputs, dict(example_kwargs or {}))
-    exported = export_program(model, example_inputs, example_kwargs, dynamic_batch=dynamic_batch)
+    captured, exported = _captured(model, example_inputs, example_kwargs, dynamic_batch, keep_norms)
+    if keep_norms:
+        return captured
     args, kwargs = exported.program.example_inputs
-    return CapturedModel(
+    switched = deploy_form(model, args, kwargs, captured.graph_module)
+    if switched is None:
+        return captured
+    if switched.module is not None:
+        captured, _ = _captured(switched.module, example_inputs, example_kwargs, dynamic_batch, keep_norms)
+    return replace(captured, warnings=(*switched.notes, *captured.warnings))
+
+
+def _captured(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None, dynamic_batch: bool, keep_norms: bool
+) -> tuple[CapturedModel, Exported]:
+    exported = export_program(model, args, kwargs, dynamic_batch=dynamic_batch)
+    tensors = [x for x in pytree.tree_leaves(exported.program.example_inputs) if isinstance(x, torch.Tensor)]
+    captured = CapturedModel(
         graph_module=normalize(exported.program, keep_norms=keep_norms),
-        example_inputs=tuple(x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)),
+        example_inputs=tuple(tensors),
         dynamic_batch=exported.dynamic_batch,
-        warnings=(*notes, *exported.notes),
+        warnings=exported.notes,
     )
+    return captured, exported
 
 
 def export_program(

@@ -88,6 +88,16 @@ def added(kernels: Sequence[Kernel]) -> Kernel:
     )
 
 
+def rounding_db(kernel: Kernel) -> float:
+    """Energy of the weights over that of their rounding to 8 bits, symmetric, with a scale for each output, in dB.
+
+    A weight's rounding error is taken as uniform over a step, of variance ``step**2 / 12``.
+    """
+    rows = kernel.weight.double().flatten(1)
+    noise = (rows.abs().amax(1) / 127).square().sum() * rows.shape[1] / 12
+    return float(10 * torch.log10(rows.square().sum() / noise.clamp_min(1e-300)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Grid:
     """The smallest kernel with a tap wherever one of several kernels has one."""

@@ -105,7 +105,6 @@ _MERGED = {
     "a norm behind": (lambda: _Net(lambda m, x: m.c(m.a(x) + m.b(x)), _conv(), _conv(1), nn.BatchNorm2d(4)), 1, _IMAGE),
     "scaled branches": (lambda: _Net(lambda m, x: m.a(x) * m.gamma - 2 * m.b(x) + 1, _conv(), _conv(1)), 1, _IMAGE),
     "norm and convolution": (lambda: _Net(lambda m, x: m.a(x) + m.b(x), _conv(), nn.BatchNorm2d(4)), 1, _IMAGE),
-    "one twice": (lambda: _Net(lambda m, x: (y := m.a(x)) + y, _conv()), 1, _IMAGE),
     "kernels of one axis": (
         lambda: _Net(
             lambda m, x: m.a(x) + m.b(x) + m.c(x),
@@ -148,6 +147,7 @@ _MERGED = {
 """Net, layers that are left, shape of its input."""
 _KEPT = {
     "a residual": (lambda: _Net(lambda m, x: x + m.a(x), _conv()), 1, 1),
+    "one twice": (lambda: _Net(lambda m, x: (y := m.a(x)) + y, _conv()), 1, 1),
     "a residual over two": (lambda: _Net(lambda m, x: x + m.b(m.a(x)), _conv(), _conv()), 2, 1),
     "other values": (lambda: _Net(lambda m, x: m.a(x) + m.b(x.abs()), _conv(), _conv()), 2, 1),
     "read elsewhere": (lambda: _Net(lambda m, x: torch.cat([(y := m.a(x)) + m.b(x), y]), _conv(), _conv(1)), 2, 1),
@@ -236,6 +236,23 @@ def test_the_sum_is_rounded_once_from_float64():
     exact[:, :, 1, 1] += net.b.weight.detach().double()[:, :, 0, 0] + torch.eye(4).double()
     assert torch.equal(weight, exact.float())
     assert torch.equal(bias, (net.a.bias.detach().double() + net.b.bias.detach().double()).float())
+
+
+@pytest.mark.parametrize(("channels", "adds"), [(16, 0), (64, 1)])
+def test_a_norm_joins_where_eight_bits_hold_it(channels, adds):
+    """Among 9 x 64 weights of unit sum of squares, the one of a norm's factor leaves the others few steps."""
+    net = _made(lambda: nn.Sequential(nn.ReLU(), _RepVGG((channels, channels)), nn.Conv2d(channels, 4, 1)))
+    for module in net[1].modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight), nn.init.ones_(module.running_var)
+    nn.init.normal_(net[1].dense[0].weight, std=(9 * channels) ** -0.5)
+    nn.init.normal_(net[1].point[0].weight, std=channels**-0.5 / 3)
+    shape = (2, channels, 5, 5)
+    captured = capture(net, (torch.randn(shape),))
+    assert len(_layers(captured)) == 2, "the convolutions are one in any case"
+    assert len([n for n in captured.graph.nodes if n.target is _aten.add.Tensor]) == adds
+    assert len([n for n in captured.graph.nodes if n.target is _aten.mul.Tensor]) == adds
+    _check(net, captured, shape)
 
 
 def test_the_layer_is_named_after_the_block():

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from razordeploy.capture.kernels import Kernel, added, can_add, diagonal
+from razordeploy.capture.kernels import Kernel, added, can_add, diagonal, rounding_db
 
 _RUN = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -103,3 +103,18 @@ def test_groups_that_share_a_divisor():
     total, x = added(kernels), torch.randn(2, 12, 5, 5, dtype=torch.float64)
     assert total.groups == 2
     torch.testing.assert_close(_run(total, x), sum(_run(k, x) for k in kernels), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("identity", [0.0, 1.0])
+def test_rounding_as_it_is_estimated(identity):
+    """Against weights that are rounded."""
+    torch.manual_seed(0)
+    kernel = _kernel((3, 3), (1, 1), channels=(64, 64))
+    weight = kernel.weight * 0.05
+    weight[:, :, 1, 1] += identity * torch.eye(64, dtype=torch.float64)
+    kernel = Kernel(weight=weight, bias=None, stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1)
+    step = weight.abs().amax((1, 2, 3), keepdim=True) / 127
+    error = (weight / step).round() * step - weight
+    measured = 10 * torch.log10(weight.square().sum() / error.square().sum())
+    assert abs(rounding_db(kernel) - float(measured)) < 0.2
+    assert rounding_db(kernel) > 38 if identity == 0 else rounding_db(kernel) < 30
