@@ -31,7 +31,12 @@ Inputs = Callable[[BuiltModel], tuple[Any, ...]]
 
 
 def assemble(
-    recipe: Recipe, checkpoint: str | Path | None = None, *, trust: bool = False, inputs: Inputs | None = None
+    recipe: Recipe,
+    checkpoint: str | Path | None = None,
+    *,
+    trust: bool = False,
+    inputs: Inputs | None = None,
+    switch: bool = True,
 ) -> BuiltModel:
     """Build the model that ``recipe`` deploys, with its weights; as ``build_model``, and narrowed where it says so.
 
@@ -40,6 +45,7 @@ def assemble(
         checkpoint: takes the place of the recipe's own.
         trust: let the checkpoint run code while it is loaded.
         inputs: gives inputs to trace the model with; None: random ones of the shapes that the recipe tells.
+        switch: as ``build_model``; what is narrowed is always switched.
 
     Raises:
         RecipeError: the model has to be traced, and nothing tells the shape of its inputs.
@@ -50,7 +56,7 @@ def assemble(
     recipe = _of_sub_model(recipe)
     section = recipe.prune or recipe.subnet
     if section is None:
-        return build_model(recipe, checkpoint, trust=trust)
+        return build_model(recipe, checkpoint, trust=trust, switch=switch)
     build, kept = _whole(recipe, inputs)
     given = checkpoint if checkpoint is not None else recipe.checkpoint or section.checkpoint or kept
     built = build(None, False)

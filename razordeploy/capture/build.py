@@ -42,18 +42,20 @@ class BuiltModel:
     """Of detectors: raw outputs -> boxes, or losses. None: the outputs are what is judged."""
 
 
-def build_model(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: bool = False) -> BuiltModel:
+def build_model(
+    recipe: Recipe, checkpoint: str | Path | None = None, *, trust: bool = False, switch: bool = True
+) -> BuiltModel:
     """Build the model of ``recipe`` and load its weights.
 
     Without a checkpoint the weights are random, the same ones for the same ``recipe.seed``. Branches that exist for
-    training only (RepVGG, MobileOne ...) are merged once the weights are in; where the model's own method for that
-    fails, the capture merges what it can.
+    training only (RepVGG, MobileOne ...) are merged once the weights are in.
 
     Args:
         recipe: what to build.
         checkpoint: takes the place of the recipe's own; a relative path starts at the working directory, or else at
             the recipe's folder.
         trust: let the checkpoint run code while it is loaded, as ``trust_checkpoint`` of the recipe does.
+        switch: False leaves the branches to the capture, which merges them where eight bits hold the sum.
 
     Raises:
         ModelError: the model cannot be found or built.
@@ -81,7 +83,8 @@ def build_model(recipe: Recipe, checkpoint: str | Path | None = None, *, trust: 
             trust=trust or recipe.trust_checkpoint,
         )
     module.eval()
-    switch_all(module)
+    if switch:
+        switch_all(module)
     preprocess, dense = None, None
     if detects:
         shapes = shapes or _image_shapes(recipe)

@@ -47,6 +47,7 @@ def run(
         overrides=overrides,
         trust=trust,
         data=data,
+        switch=False,
     )
     folder = asked.work_dir
     with WorkDir(folder) as work, stop_on_signals() as stop, ScreenProgress() as screen:

@@ -38,6 +38,7 @@ class Asked:
         overrides: Mapping[str, str],
         trust: bool,
         data: Path | None,
+        switch: bool = True,
     ) -> Asked:
         """Read the recipe and build its model.
 
@@ -49,6 +50,7 @@ class Asked:
             overrides: values of the recipe by dotted key.
             trust: let the checkpoint run code while it loads.
             data: a folder of images, in place of the recipe's data.
+            switch: as ``build_model``.
 
         Raises:
             RazorDeployError: any of these is wrong.
@@ -64,7 +66,7 @@ class Asked:
             overrides=overrides,
             checkpoint=checkpoint,
             backends=names,
-            job=RecipeJob.open(read, checkpoint, trust=trust),
+            job=RecipeJob.open(read, checkpoint, trust=trust, switch=switch),
             work_dir=work_dir or Path(read.work_dir or Path("work_dirs") / read.name),
         )
 

@@ -39,13 +39,15 @@ class RecipeJob:
     """Of detectors: number of an evaluation image -> its data sample, filled while the images are read."""
 
     @classmethod
-    def open(cls, recipe: Recipe, checkpoint: str | Path | None = None, *, trust: bool = False) -> RecipeJob:
-        """Build the model that the recipe deploys, with its weights."""
+    def open(
+        cls, recipe: Recipe, checkpoint: str | Path | None = None, *, trust: bool = False, switch: bool = True
+    ) -> RecipeJob:
+        """Build the model that the recipe deploys, with its weights; ``switch`` as ``build_model``."""
 
         def inputs(built: BuiltModel) -> tuple[torch.Tensor, ...]:
             return cls(recipe=recipe, built=built).example_inputs()
 
-        return cls(recipe=recipe, built=assemble(recipe, checkpoint, trust=trust, inputs=inputs))
+        return cls(recipe=recipe, built=assemble(recipe, checkpoint, trust=trust, inputs=inputs, switch=switch))
 
     @classmethod
     def for_engine(cls, recipe: Recipe, inputs: tuple[torch.Tensor, ...], outputs: Sequence[TensorSpec]) -> RecipeJob:

@@ -131,10 +131,12 @@ def _evaluate_three(
 ) -> bool:
     """Add the engine's row; True where it holds the recipe's limit. ``known`` keeps what engines share."""
     checkpoint = artifact.params.get("checkpoint")
-    key = (recipe, json.dumps(options, sort_keys=True), str(checkpoint))
+    trained = artifact.stage == "qat"
+    key = (recipe, json.dumps(options, sort_keys=True), f"{checkpoint} {trained}")
     if key not in known:
-        job = RecipeJob.open(load_recipe(recipe, options), checkpoint)
-        captured = capture(job.built.module, job.example_inputs(), dynamic_batch=job.recipe.deploy.dynamic_batch)
+        job = RecipeJob.open(load_recipe(recipe, options), checkpoint, switch=trained)
+        dynamic = job.recipe.deploy.dynamic_batch
+        captured = capture(job.built.module, job.example_inputs(), dynamic_batch=dynamic, keep_norms=trained)
         float_run = any_batch(captured, torch_runner(captured.graph_module))
         known[key] = (job, captured, evaluate(float_run, job.evaluation(), job.metric()))
     job, captured, float_metrics = known[key]

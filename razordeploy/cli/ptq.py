@@ -45,6 +45,7 @@ def run(
         overrides=overrides,
         trust=trust,
         data=data,
+        switch=False,
     )
 
     def quantize(folder: Path, progress: Progress, before_replacing: Callable[[], None]) -> PTQResult:
