@@ -142,3 +142,23 @@ class _ClassToken(nn.Module):
 
 def test_a_class_token_is_not_in_the_range_of_the_patches(tester):
     tester(_ClassToken, (2, 6, 16), batches=(1, 3)).check_int8({"linear": 3}).run_and_compare()
+
+
+class _ShiftedWindows(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.a, self.b = nn.LayerNorm(8), nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x):
+        n, h, w, c = x.shape
+        x = torch.roll(self.norm(x), (-1, -1), (1, 2))
+        x = x.reshape(n, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(n, -1, 4, c)
+        x = self.b(torch.relu(self.a(x)))
+        x = x.reshape(n, h // 2, w // 2, 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(n, h, w, c)
+        return torch.roll(x, (1, 1), (1, 2))
+
+
+def test_layers_behind_a_shifted_window_are_int8(tester):
+    tested = tester(_ShiftedWindows, (2, 4, 6, 8), batches=(1, 3)).check_int8({"linear": 2})
+    moves = {"LayerNormalization", "Reshape", "Split", "Transpose"}
+    tested.check_float_kernels(onnxruntime=moves).run_and_compare()

@@ -17,6 +17,29 @@ def simplify(model: ir.Model) -> None:
         step(model)
 
 
+def _rolled_keeps_its_shape(model: ir.Model) -> None:
+    """The exporter leaves the shape between two rolled axes open, and then computes it at run time."""
+    for node in model.graph:
+        parts, out = two_slices(node), node.outputs[0]
+        if parts is None or out.shape is not None:
+            continue
+        source, behind, before = parts
+        if behind.inputs[1] is before.inputs[2]:  # from one index to the end, then up to that index
+            out.shape, out.type = source.shape, source.type
+
+
+def two_slices(concat: ir.Node) -> tuple[ir.Value, ir.Node, ir.Node] | None:
+    """A value and the two slices of it that ``concat`` joins; None where it joins anything else."""
+    parts = [v.producer() for v in concat.inputs if v is not None] if concat.op_type == "Concat" else []
+    if len(concat.inputs) != 2 or len(parts) != 2:
+        return None
+    first, second = parts
+    if first is None or second is None or first.op_type != "Slice" or second.op_type != "Slice":
+        return None
+    source = first.inputs[0]
+    return None if source is None or source is not second.inputs[0] else (source, first, second)
+
+
 def _fold_constants(model: ir.Model) -> None:
     from onnxscript import optimizer
 
@@ -183,6 +206,7 @@ def _axes(node: ir.Node) -> list[int] | None:
 
 
 _PASSES: list[Callable[[ir.Model], None]] = [
+    _rolled_keeps_its_shape,
     _fold_constants,
     _mean_to_global_pool,
     _constant_shapes,

@@ -66,6 +66,9 @@ class OpenVINORunner:
             if kind in _NOT_COMPUTE:
                 continue
             precision = str(info["runtimePrecision"].astype(str)) if "runtimePrecision" in info else ""
+            if kind in _LAYERS and "primitiveType" in info:
+                # A layer whose weights alone are integers has them as its precision; what reads f32 is its kernel.
+                precision = str(info["primitiveType"].astype(str)).rpartition("_")[2]
             origins = str(info["originalLayersNames"].astype(str)) if "originalLayersNames" in info else ""
             names = [o for o in origins.split(",") if o]
             names += [o.removesuffix(PRODUCT) for o in (*names, node.get_friendly_name()) if o.endswith(PRODUCT)]

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from razordeploy.backends.onnx_passes.rows import linear_on_rows
+from razordeploy.backends.onnx_passes.simplify import two_slices
 from razordeploy.backends.openvino.engine import PRODUCT
 
 
@@ -16,6 +17,7 @@ def rewrite(model: ir.Model) -> None:
     written_out_hard_sigmoid(model)
     linear_on_rows(model, rank=3, gemm=False)
     _strides_as_pooling(model)
+    _rolls_as_gathers(model)
     _integers_first(model)
     _name_scaled_products(model)
 
@@ -36,10 +38,7 @@ def written_out_hard_sigmoid(model: ir.Model) -> None:
             model.graph.insert_before(node, step)
             value = step.outputs[0]
             value.name, value.shape, value.type = f"{out.name}.{op_type}", out.shape, out.type
-        if out.is_graph_output():
-            model.graph.outputs[list(model.graph.outputs).index(out)] = value
-            out.name, value.name = f"{out.name}.unused", out.name
-        ir.convenience.replace_all_uses_with(out, value)
+        _replace_output(model, out, value)
         model.graph.remove(node, safe=True)
 
 
@@ -91,6 +90,51 @@ def _pointwise_strides(node: ir.Node, value: ir.Value) -> tuple[int, ...] | None
     return tuple(node.attributes.get_ints("strides", [1] * len(kernel)))
 
 
+def _rolls_as_gathers(model: ir.Model) -> None:
+    """A rolled axis is taken by a list of indices.
+
+    OpenVINO gives the dequantization behind a concatenation a number for every position of its axis, though all are
+    equal. No reshape lets that pass, and the layer behind a window partition runs in float.
+    """
+    for concat in list(model.graph):
+        found = two_slices(concat)
+        if found is None:
+            continue
+        source, *slices = found
+        axis, out = concat.attributes.get_int("axis", 0), concat.outputs[0]
+        size = source.shape[axis] if source.shape is not None else None
+        if not isinstance(size, int):
+            continue
+        order = [index for part in slices for index in _taken(part, axis, size)]
+        if sorted(order) != list(range(size)):
+            continue
+        indices = _constant(model.graph, f"{out.name}.order", np.array(order, np.int64))
+        gather = ir.node("Gather", [source, indices], {"axis": axis}, name=concat.name)
+        model.graph.insert_before(concat, gather)
+        rolled = gather.outputs[0]
+        rolled.shape, rolled.type = source.shape, source.type
+        _replace_output(model, out, rolled)
+        model.graph.remove(concat, safe=True)
+
+
+def _taken(part: ir.Node, axis: int, size: int) -> list[int]:
+    """Indices that a slice takes along ``axis``; none where it is not known, or of another axis."""
+    numbers = [ir.convenience.get_const_tensor(v) if v is not None else None for v in part.inputs[1:]]
+    known = [int(number.numpy().item()) for number in numbers if number is not None and number.size == 1]
+    if len(known) != len(numbers) or not 3 <= len(known) <= 4:
+        return []
+    start, end, along, *step = known
+    return list(range(size))[slice(start, end, *step)] if along == axis else []
+
+
+def _replace_output(model: ir.Model, old: ir.Value, new: ir.Value) -> None:
+    """Let ``new`` be read wherever ``old`` was, under its name where that is an output of the model."""
+    if old.is_graph_output():
+        model.graph.outputs[list(model.graph.outputs).index(old)] = new
+        old.name, new.name = f"{old.name}.unused", old.name
+    ir.convenience.replace_all_uses_with(old, new)
+
+
 def _quantized(value: ir.Value | None) -> ir.Value | None:
     """What a pair before ``value`` quantizes; None where there is no pair."""
     pair = value.producer() if value is not None else None
@@ -111,8 +155,12 @@ def _written_as_float(value: ir.Value | None) -> bool:
 
 
 def _number(graph: ir.Graph, name: str, value: float) -> ir.Value:
-    tensor = ir.tensor(np.float32(value), name=name)
-    made = ir.Value(name=name, shape=ir.Shape([]), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    return _constant(graph, name, np.float32(value))
+
+
+def _constant(graph: ir.Graph, name: str, value: np.ndarray | np.float32) -> ir.Value:
+    tensor = ir.tensor(value, name=name)
+    made = ir.Value(name=name, shape=ir.Shape(np.shape(value)), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(made)
     return made
 
