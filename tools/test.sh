@@ -16,7 +16,7 @@ fi
 install all,dev
 cd "$repository"
 # An engine that is missing is a failure here, not a skip.
-export RAZORDEPLOY_REQUIRE=${RAZORDEPLOY_REQUIRE:-openvino,onnxruntime,torch_native,mmcls}
+export RAZORDEPLOY_REQUIRE=${RAZORDEPLOY_REQUIRE:-openvino,onnxruntime,torch_native,mmcls,optuna,ray,submitit}
 
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
