@@ -74,7 +74,10 @@ def added(kernels: Sequence[Kernel]) -> Kernel:
     bias = torch.zeros(grid.shape[0], dtype=torch.float64)
     rows = torch.arange(grid.shape[0])[:, None]
     for kernel in kernels:
-        index: tuple[Any, ...] = (rows, _columns(kernel, grid.groups), *grid.taps(kernel))
+        taps = tuple(grid.taps(kernel))
+        index: tuple[Any, ...] = (slice(None), slice(None), *taps)
+        if kernel.groups != grid.groups:
+            index = (rows, _columns(kernel, grid.groups), *taps)
         weight[index] += kernel.sign * kernel.weight.double()
         if kernel.bias is not None:
             bias += kernel.sign * kernel.bias.double()

@@ -7,8 +7,9 @@ from collections import Counter
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
+from razordeploy.capture import branches
 from razordeploy.capture.export import capture
 from razordeploy.capture.graph import module_path
 
@@ -271,6 +272,18 @@ def test_a_model_is_left_as_it_was():
     capture(net, (torch.randn(_IMAGE),))
     assert before.keys() == net.state_dict().keys()
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+
+
+def test_sums_of_many_terms():
+    graph = fx.Graph()
+    total = graph.placeholder("x")
+    for _ in range(2000):
+        total = graph.call_function(_aten.sub.Tensor, (total, 1.0))
+    graph.output(total)
+    for node in graph.nodes:
+        node.meta["val"] = torch.empty(2)
+    terms = branches._terms(total)
+    assert [t.sign for t in terms] == [1, *[-1] * 2000]
 
 
 def test_half_precision_stays_half():
