@@ -1,6 +1,6 @@
 """Networks as they are trained, deployed by their own switch_to_deploy() and by the merging of the captured graph.
 
-    python tools/bench/branches.py random     RepVGG-A0 and MobileOne-s0 of mmcls, random weights, norms fitted to images
+    python tools/bench/branches.py random     RepVGG-A0, MobileOne-s0 of mmcls: random weights, norms fitted to images
     python tools/bench/branches.py trained    a RepVGG trained on 12,000 images of CIFAR-10, 3,000 test images
 
 The second reads the CIFAR-10 archive where ``RAZORDEPLOY_DATA`` says it is. Latency: batch 1, both engines in turns.
