@@ -90,8 +90,8 @@ def ptq(
         quantize: as the recipe's section of that name.
         deploy: as the recipe's section of that name (``dynamic_batch``, ``max_drop``, names ...).
         benchmark_seconds: time for the latency comparison with the float engine; 0 skips it.
-        recover: where an engine loses more than ``deploy["max_drop"]``, try algorithms until it does not; needs
-            ``evaluation``.
+        recover: where an engine loses more than ``deploy["max_drop"]``, try algorithms until it does not; without
+            ``evaluation`` where the cosine of its outputs to the float model's is under ``deploy["min_cosine"]``.
 
     Returns:
         The artifact, or ``{name: artifact}`` for a sequence of backends.

@@ -34,11 +34,6 @@ def run_ptq(job: PTQJob) -> PTQResult:
     """
     check_model(job.model)
     build_algorithms(job.quantize.algorithms)
-    if job.recover and job.evaluation is None:
-        raise UsageError(
-            "recovery needs labelled data to measure the engines on, there is none",
-            hint="give the recipe a data section or a test_dataloader, or drop --recover",
-        )
     backends, errors = open_backends(job.backends)
     timer = Timer()
     with timer("capture"), collection_paused():

@@ -1,16 +1,16 @@
 """Close the accuracy gap of an engine: algorithms from the cheapest to the dearest, until the engine's gap holds.
 
 Every step starts from the best draft so far and is kept only where the engine it makes loses less on the evaluation
-data; so the result is never worse than plain quantization. Algorithms learn from calibration data alone.
+data; so the result is never worse than plain quantization. Algorithms learn from calibration data alone. Without
+labels the engine's outputs are held against the float model's, on calibration samples that nothing is learned from.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from razordeploy.quantization.calibrate import Interrupted
 from razordeploy.quantization.compare import sqnr_db
 from razordeploy.quantization.draft import Draft
 from razordeploy.quantization.sensitivity import Effect, Sensitivity, analyze, ranked
-from razordeploy.quantization.simulate import simulate
+from razordeploy.recovery_goal import CANDIDATE, Goal, goal_of_outputs, trial
 from razordeploy.recovery_state import RecoveryState, StateFile
 from razordeploy.train.evaluate import evaluate
 from razordeploy.validation import any_batch, stoppable
@@ -49,8 +49,6 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
 _MOST_FLOAT = 0.75
 """Share of the quantized operations that may go back to float: beyond it there is no int8 engine left to speak of."""
 _TRAINING = "training"
-_CANDIDATE = ".candidate-"
-"""What the folders of engines that are tried start with."""
 _RANKED_ON = 64
 """Samples that operations are ranked on."""
 
@@ -67,6 +65,7 @@ class Recovery:
     plain: Draft
     """What plain quantization makes."""
     work: Work
+    goal: Goal
     finetune: Finetune | None = None
     """None: there is no training data, or no way to train."""
     state_file: StateFile | None = None
@@ -78,7 +77,7 @@ class Recovery:
         """Try one step after the other.
 
         Args:
-            plain_drop: what the plain engine loses, in points.
+            plain_drop: what the plain engine loses, as the goal measures it.
 
         Returns:
             The best draft, and what the report says of it.
@@ -97,9 +96,9 @@ class Recovery:
                 break
             if name not in {step["name"] for step in self.state.steps}:
                 self._try(name, attempt)
-        target = self.deployment.job.deploy.max_drop
         record = {
-            "target": target,
+            "of": self.goal.of,
+            "target": self.goal.limit,
             "met": self._holds(),
             "start": self.state.start,
             "end": self.state.drop,
@@ -110,7 +109,7 @@ class Recovery:
         return self.best, record
 
     def _holds(self) -> bool:
-        return self.state.drop <= self.deployment.job.deploy.max_drop
+        return self.state.drop <= self.goal.limit
 
     def _attempts(self) -> Iterator[tuple[str, Callable[[], Draft | str]]]:
         for name, algorithms in STEPS:
@@ -124,7 +123,7 @@ class Recovery:
         self._begin(name)
         try:
             found = attempt()
-            drop = before if isinstance(found, str) else engine_drop(self.deployment, self.backend, found)
+            drop = before if isinstance(found, str) else self.goal.loss(found)
         except Interrupted as end:
             raise Interrupted(self._kept()) from end
         except RazorDeployError as error:  # a step that fails costs only itself
@@ -225,19 +224,9 @@ def _first(outputs: Any) -> torch.Tensor:
 
 def engine_drop(deployment: Deployment, backend: Backend, draft: Draft) -> float:
     """What the engine of ``draft`` loses of the first metric, in points; the engine itself is not kept."""
-    job = deployment.job
     key = next(k for k in deployment.float_metrics if k != "samples")
-
-    def score(run: Callable[..., Any]) -> Mapping[str, float]:
-        return evaluate(any_batch(draft.captured, run), stoppable(job), job.metric)
-
-    if backend.simulated_only:  # the engine is the simulation, written to a file
-        scores = score(torch_runner(simulate(draft.captured, draft.plan, draft.params)))
-    else:
-        with tempfile.TemporaryDirectory(dir=job.work_dir, prefix=_CANDIDATE) as folder:
-            files = backend.export(deployment.export_job(backend, draft, Path(folder), with_twin=False))
-            role = "engine" if "engine" in files else "onnx"
-            scores = score(backend.load(Path(folder), files, role, job.threads))
+    with trial(deployment, backend, draft) as run:
+        scores = evaluate(any_batch(draft.captured, run), stoppable(deployment.job), deployment.job.metric)
     return float(deployment.float_metrics[key] - scores[key])
 
 
@@ -251,18 +240,25 @@ def recovered(
 ) -> Made:
     """The engine after recovery; ``made``, which the plain draft gave, where nothing was better or had to be."""
     artifact, entry = made
-    gap = entry.get("gap", {})
-    drop = gap.get("float_to_engine", gap.get("float_to_simulated"))
+    start = time.perf_counter()
+    for left in deployment.job.work_dir.glob(f"{CANDIDATE}*"):  # of a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    if deployment.job.evaluation is None:
+        goal, work = goal_of_outputs(deployment, backend, work)
+        drop: float | None = goal.loss(plain)
+    else:
+        limit = deployment.job.deploy.max_drop
+        goal = Goal(of="metric", limit=limit, loss=lambda draft: engine_drop(deployment, backend, draft))
+        gap = entry.get("gap", {})
+        drop = gap.get("float_to_engine", gap.get("float_to_simulated"))
     if drop is None:
         return made
-    start = time.perf_counter()
-    for left in deployment.job.work_dir.glob(f"{_CANDIDATE}*"):  # of a run that was killed
-        shutil.rmtree(left, ignore_errors=True)
     recovery = Recovery(
         deployment=deployment,
         backend=backend,
         plain=plain,
         work=work,
+        goal=goal,
         finetune=finetune,
         state_file=_state_file(deployment, backend),
     )
@@ -272,6 +268,10 @@ def recovered(
         artifact, entry = deployment.make(backend, best)
     entry["recovery"] = record
     entry["seconds"] = {**entry["seconds"], "recover": seconds}
+    if goal.of == "outputs" and not record["met"]:
+        least, found = deployment.job.deploy.min_cosine, 1 - record["end"] / 100
+        entry["failures"].append(f"the outputs keep a cosine of {found:.4f} to the float model's, under {least}")
+        entry["passed"] = False
     return artifact, entry
 
 

@@ -8,17 +8,20 @@ import pytest
 import torch
 from torch import nn
 
+import razordeploy as rd
 from razordeploy import recovery
 from razordeploy.api import build_report
 from razordeploy.config.qconfig import QuantizeConfig
 from razordeploy.config.sections import DeployConfig
 from razordeploy.data.batch import Batch
-from razordeploy.errors import BackendError, UsageError
+from razordeploy.errors import BackendError
 from razordeploy.job import Progress, PTQJob
 from razordeploy.pipeline import run_ptq
 from razordeploy.quantization.algorithms.layers import layers
 from razordeploy.quantization.algorithms.learned import AdaRound, LSQFinetune, QDrop
 from razordeploy.quantization.calibrate import Interrupted
+from razordeploy.recovery_goal import cosine
+from razordeploy.report.recovery import outcome
 from razordeploy.report.write import read_report, write_report
 
 
@@ -230,9 +233,59 @@ def test_an_interrupted_recovery_goes_on_where_it_was(job, monkeypatch):
     assert again["end"] == whole["end"] and again["algorithms"] == whole["algorithms"]
 
 
-def test_without_labels_there_is_nothing_to_recover(job):
-    with pytest.raises(UsageError, match="recovery needs labelled data"):
-        run_ptq(job(evaluation=None))
+def test_without_labels_the_outputs_are_what_is_recovered(job, tmp_path):
+    plain = run_ptq(job(evaluation=None, recover=False)).artifacts["academic"]
+    x = torch.cat([batch.inputs[0] for batch in stream(1)()])
+    expected = net()(x).detach().numpy()
+    before = cosine(expected, rd.Engine(plain)(x.numpy()))
+    result = run_ptq(job(evaluation=None, deploy=DeployConfig(min_cosine=0.94)))
+    found = record(result)
+    assert found["of"] == "outputs" and found["target"] == pytest.approx(6.0)
+    assert found["start"] > 6.0 >= found["end"] and found["met"]
+    after = cosine(expected, rd.Engine(result.artifacts["academic"])(x.numpy()))
+    assert before < 0.94 <= after + 0.01  # on samples that neither step has seen
+    assert result.backends["academic"]["passed"]
+    text = outcome(found)
+    assert text.startswith(f"Cosine to the float model's outputs from {1 - found['start'] / 100:.4f} to ")
+    assert "at least 0.9400" in text
+
+
+def test_without_labels_a_cosine_that_cannot_be_reached_is_a_failure(job, monkeypatch):
+    monkeypatch.setattr(recovery, "STEPS", (("range search", ("RangeSearch",)),))
+    monkeypatch.setattr(recovery, "_MOST_FLOAT", 0.1)
+    entry = run_ptq(job(evaluation=None, deploy=DeployConfig(min_cosine=1.0))).backends["academic"]
+    assert not entry["recovery"]["met"] and not entry["passed"]
+    assert "keep a cosine of 0." in entry["failures"][0] and entry["failures"][0].endswith("under 1.0")
+
+
+def test_without_labels_an_engine_that_is_close_enough_is_kept(job):
+    found = record(run_ptq(job(evaluation=None, quantize=coarse(bits=8), deploy=DeployConfig(min_cosine=0.9))))
+    assert found["met"] and found["steps"] == []
+    assert outcome(found).endswith("0.9000 is enough: nothing was tried.")
+
+
+@pytest.mark.parametrize(
+    ("samples", "fixed", "held", "learned"),
+    [(400, None, 64, 336), (96, None, 24, 72), (3, None, 3, 3), (96, 16, 16, 80), (16, 16, 16, 16)],
+)
+def test_outputs_are_compared_on_samples_that_nothing_is_learned_from(samples, fixed, held, learned, monkeypatch):
+    from types import SimpleNamespace
+
+    from razordeploy import recovery_goal
+    from razordeploy.quantization.algorithms.data import Work
+
+    sizes = []
+
+    def run(*inputs):
+        sizes.append(len(inputs[0]))
+        return inputs[0]
+
+    monkeypatch.setattr(recovery_goal, "torch_runner", lambda module: run)
+    captured = SimpleNamespace(dynamic_batch=fixed is None, batch_size=fixed or 2, graph_module=None)
+    deployment = SimpleNamespace(captured=captured, job=SimpleNamespace(deploy=DeployConfig()))
+    every = Work(inputs=(torch.randn(samples, 3),), batch=fixed or 32)
+    _, work = recovery_goal.goal_of_outputs(deployment, None, every)
+    assert (sum(sizes), work.samples) == (held, learned)
 
 
 def test_operations_go_back_to_float_with_their_own_weights(job, tmp_path):

@@ -18,6 +18,7 @@ _DEPLOY_KEYS = (
     "output_names",
     "dynamic_batch",
     "max_drop",
+    "min_cosine",
     "batch_size",
     "max_batch",
     "metric",
@@ -37,6 +38,8 @@ class DeployConfig:
     dynamic_batch: bool = True
     max_drop: float = 1.0
     """Largest fall of the metric from float to engine, in points."""
+    min_cosine: float = 0.99
+    """Of the engine's outputs to the float model's: what a recovery aims at where there are no labels."""
     batch_size: int = 1
     """Batch of the latency measurement, and what an engine for a range of batches is tuned for."""
     max_batch: int = 32
@@ -53,6 +56,7 @@ class DeployConfig:
         if shapes is not None and names is not None and len(names) != len(shapes):
             raise RecipeError(f"{file}: 'deploy' has {len(names)} input_names for {len(shapes)} input shapes")
         dynamic, drop = section.boolean("dynamic_batch"), section.number("max_drop", low=0.0)
+        cosine = section.number("min_cosine", low=0.0, high=1.0)
         return cls(
             backends=_backends(section),
             input_shapes=shapes,
@@ -60,6 +64,7 @@ class DeployConfig:
             output_names=section.strings("output_names"),
             dynamic_batch=True if dynamic is None else dynamic,
             max_drop=1.0 if drop is None else drop,
+            min_cosine=cls.min_cosine if cosine is None else cosine,
             batch_size=section.integer("batch_size", low=1) or 1,
             max_batch=section.integer("max_batch", low=1) or 32,
             metric=_metric(section),

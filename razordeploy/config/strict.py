@@ -52,13 +52,15 @@ class Section:
             raise self.error(key, span)
         return value
 
-    def number(self, key: str, *, low: float) -> float | None:
-        """A finite number of at least ``low``, or None when the key is absent."""
+    def number(self, key: str, *, low: float, high: float | None = None) -> float | None:
+        """A finite number of at least ``low`` and at most ``high``, or None when the key is absent."""
         value = self.values.get(key)
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value < float("inf"):
             raise self.error(key, f"a number of at least {low:g}")
+        if high is not None and value > high:
+            raise self.error(key, f"a number between {low:g} and {high:g}")
         return float(value)
 
     def string(self, key: str) -> str | None:

@@ -19,26 +19,40 @@ def recovery_views(backends: Mapping[str, BackendReport]) -> list[View]:
 
 def outcome(found: Recovery) -> str:
     """From where to where, by what, and whether that is enough."""
-    target = wording.fixed(found.get("target"), 2)
-    start, end = wording.fixed(found.get("start"), 2), wording.fixed(found.get("end"), 2)
+    of_outputs = found.get("of") == "outputs"
+    target, start, end = (_loss(found.get(key), of_outputs) for key in ("target", "start", "end"))  # type: ignore[arg-type]
     if not found.get("steps"):
+        if of_outputs:
+            return f"The plain engine's outputs keep a cosine of {start}, {target} is enough: nothing was tried."
         return f"The plain engine loses {start} points, within the limit of {target}: nothing was tried."
     by = ", ".join(found.get("algorithms", ())) or "no algorithm"
     kept_float = found.get("float", ())
     more = f" and {len(kept_float)} operations in float" if kept_float else ""
+    if of_outputs:
+        verdict = "at least" if found.get("met") else "still under"
+        return f"Cosine to the float model's outputs from {start} to {end}, {verdict} {target}, by {by}{more}."
     verdict = "within" if found.get("met") else "still over"
     return f"From {start} to {end} points, {verdict} the limit of {target}, by {by}{more}."
 
 
 def _rows(found: Recovery) -> list[dict[str, str]]:
-    return [_row(step) for step in found.get("steps", ())]
+    return [_row(step, found.get("of") == "outputs") for step in found.get("steps", ())]
 
 
-def _row(step: Mapping[str, Any]) -> dict[str, str]:
+def _loss(value: float | None, of_outputs: bool) -> str:
+    if of_outputs and value is not None:
+        return wording.fixed(1 - value / 100, 4)
+    return wording.fixed(value, 2)
+
+
+def _row(step: Mapping[str, Any], of_outputs: bool) -> dict[str, str]:
+    unit = "" if of_outputs else " pts"
+    gained = step.get("gained")
+    bought = wording.fixed(gained / 100, 4) if of_outputs and gained is not None else wording.fixed(gained, 2)
     return {
         "name": step["name"],
-        "loses": "" if step.get("drop") is None else f"{wording.fixed(step['drop'], 2)} pts",
-        "bought": "" if step.get("gained") is None else f"{wording.fixed(step['gained'], 2)} pts",
+        "loses": "" if step.get("drop") is None else f"{_loss(step['drop'], of_outputs)}{unit}",
+        "bought": "" if gained is None else f"{bought}{unit}",
         "took": "" if step.get("seconds") is None else f"{wording.fixed(step['seconds'], 1)} s",
         "kept": "yes" if step["kept"] else "no",
         "note": step.get("note", ""),

@@ -117,8 +117,13 @@ class RecoveryStep(_RecoveryStep, total=False):
 
 
 class Recovery(TypedDict, total=False):
-    """From what the plain engine loses to what the best one does, in points."""
+    """From what the plain engine loses to what the best one does.
 
+    In points of the metric or, without labels, in ``100 (1 - cosine)`` of the outputs to the float model's.
+    """
+
+    of: str
+    """``metric`` or ``outputs``."""
     target: Number
     met: bool
     start: Number

@@ -38,7 +38,10 @@ def ptq(
     benchmark_seconds: Seconds = 3.0,
     trust_checkpoint: Trust = False,
     data: Images = None,
-    recover: Annotated[bool, typer.Option("--recover", help="Try algorithms until --max-drop holds.")] = False,
+    recover: Annotated[
+        bool,
+        typer.Option("--recover", help="Try algorithms until --max-drop holds."),
+    ] = False,
 ) -> None:
     """Float model -> calibrated, quantized, exported and validated engines."""
     from razordeploy.cli.ptq import run
