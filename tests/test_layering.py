@@ -26,6 +26,7 @@ LAYERS = (
     ("job",),
     ("each_backend", "source", "validation"),
     ("deployment", "preparation", "recovery_state"),
+    ("recovery_goal",),
     ("cost_aware", "recovery"),
     ("analysis", "conversion", "pipeline", "sliced"),
     ("latency",),
