@@ -22,6 +22,7 @@ geometric means over such files.
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
 import json
 import subprocess
@@ -185,7 +186,7 @@ def run(
             runners = {"int8": engine.runner, "float": twin.runner}
             if rivals is not None:
                 try:
-                    runners["rival"] = RIVALS[name](family, module, batches, rivals, threads)
+                    runners["rival"] = RIVALS[name](family, switched(module), batches, rivals, threads)
                 except Exception as error:  # whatever the rival raises is its result
                     failure = f"{type(error).__name__}: {error}"
             fixed = engine.inputs[0].shape[0]
@@ -229,6 +230,15 @@ def run(
                     "ours/rival": times["int8"].p50_ms / times["rival"].p50_ms,
                 }
     return rows
+
+
+def switched(module: torch.nn.Module) -> torch.nn.Module:
+    """What a rival is given: it cannot merge RepVGG's branches, but its user can."""
+    from razordeploy.capture.deploy_form import switch_all
+
+    twin = copy.deepcopy(module)
+    list(switch_all(twin))
+    return twin.eval()
 
 
 def rounded(images: torch.Tensor) -> torch.Tensor:
