@@ -73,6 +73,13 @@ def merge_parallel_layers(graph_module: fx.GraphModule) -> None:
         fold_constant_affine(graph_module)
 
 
+def coarse_layers(graph_module: fx.GraphModule) -> int:
+    """How many layers eight bits hold worse than any sum that is merged here."""
+    layers = [n for n in graph_module.graph.nodes if n.target in _LAYERS]
+    kernels = [k for n in layers if (k := _layer(graph_module, n, 1)) is not None]
+    return sum(rounding_db(k) < _LEAST_DB for k in kernels)
+
+
 def _merge_once(graph_module: fx.GraphModule) -> bool:
     merged = False
     for root in [n for n in graph_module.graph.nodes if _is_sum(n) and not _is_inside(n)]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from razordeploy.capture.branches import coarse_layers
 from razordeploy.capture.deploy_form import deploy_form
 from razordeploy.capture.fast_shapes import fast_shapes
 from razordeploy.capture.graph import CapturedModel
@@ -84,9 +85,14 @@ def capture(
     switched = deploy_form(model, args, kwargs, captured.graph_module)
     if switched is None:
         return captured
+    notes = switched.notes
     if switched.module is not None:
-        captured, _ = _captured(switched.module, example_inputs, example_kwargs, dynamic_batch, keep_norms)
-    return replace(captured, warnings=(*switched.notes, *captured.warnings))
+        twin, _ = _captured(switched.module, example_inputs, example_kwargs, dynamic_batch, keep_norms)
+        if coarse_layers(twin.graph_module) > coarse_layers(captured.graph_module):
+            notes = (*notes, "switch_to_deploy() makes weights that 8 bits round coarsely: it is not used")
+        else:
+            captured = twin
+    return replace(captured, warnings=(*notes, *captured.warnings))
 
 
 def _captured(

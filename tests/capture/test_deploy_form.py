@@ -32,9 +32,10 @@ class Branches(nn.Module):
 class Injected(nn.Module):
     """A convolution that its author knows how to put into a fully connected layer, which no sum of kernels is."""
 
-    def __init__(self, wrong=0.0):
+    def __init__(self, wrong=0.0, side=4):
         super().__init__()
-        self.dense, self.conv, self.wrong = nn.Linear(16, 16), nn.Conv2d(1, 1, 3, padding=1, bias=False), wrong
+        self.dense, self.conv = nn.Linear(side**2, side**2), nn.Conv2d(1, 1, 3, padding=1, bias=False)
+        self.side, self.wrong = side, wrong
 
     def forward(self, x):
         flat = self.dense(x.flatten(1)).reshape(x.shape)
@@ -44,7 +45,8 @@ class Injected(nn.Module):
         if self.conv is None:
             raise AttributeError("'NoneType' object has no attribute 'weight'")
         with torch.no_grad():
-            self.dense.weight += self.conv(torch.eye(16).reshape(16, 1, 4, 4)).flatten(1).t() + self.wrong
+            points = torch.eye(self.side**2).reshape(-1, 1, self.side, self.side)
+            self.dense.weight += self.conv(points).flatten(1).t() + self.wrong
         self.conv = None
 
 
@@ -148,6 +150,19 @@ def test_a_method_that_does_not_hold_is_told(layer, warning):
     assert captured.warnings[0].startswith(warning)
     assert _ops(captured).count("conv2d") == 1, "the branches of the sum are merged on the graph"
     _holds(net, captured)
+
+
+@pytest.mark.parametrize(("weight", "used"), [(0.01, True), (1.0, False)])
+def test_what_eight_bits_do_not_hold_stays_apart(weight, used):
+    """A convolution of large weights among the 256 small ones of a fully connected layer."""
+    layer = Injected(side=16)
+    nn.init.normal_(layer.dense.weight, std=0.01)
+    nn.init.constant_(layer.conv.weight, 0.0)
+    layer.conv.weight.data[..., 1, 1] = weight
+    captured = capture(_net(layer), (torch.randn(2, 1, 16, 16),))
+    assert ("conv2d" not in _ops(captured)) is used
+    said = "switch_to_deploy() makes weights that 8 bits round coarsely: it is not used"
+    assert captured.warnings == (() if used else (said,))
 
 
 def test_where_the_graph_has_no_more_layers_its_own_names_stay():
