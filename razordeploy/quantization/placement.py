@@ -13,8 +13,8 @@ Three steps, each a pure function of the graph and the rules:
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from torch import fx
 
@@ -36,6 +36,12 @@ class OpSettings:
     weight_observer: ObserverSpec
     skip: str | None = None
     """Why the operation stays float; None when it may be quantized."""
+    by_input: Mapping[str, QScheme] = field(default_factory=dict)
+    """Name of a node that the operation reads -> grid of that value, where it is another one."""
+
+    def of(self, source: fx.Node) -> OpSettings:
+        """The settings for the value of ``source`` alone."""
+        return replace(self, activation=self.by_input.get(source.name, self.activation))
 
 
 Settings = Callable[[fx.Node, str, OpRule], OpSettings]
@@ -75,7 +81,7 @@ class _Placement:
         chosen = self._choose(reasons)
         for node in chosen:
             for source in self._quantized_inputs(node, set(chosen)):
-                self._request(source, node, self.settings[node])
+                self._request(source, node, self.settings[node].of(source))
         if self.spec.share_with_float:
             self._share(chosen)
         if self.spec.pairs_at_readers:

@@ -43,3 +43,24 @@ def test_of_two_convolutions(tester):
 
 def test_of_two_linear_layers(tester):
     tester(lambda: _Kernels(nn.Linear), (2, 6, 8)).check_int8({"linear": 3, "mul": 1}).run_and_compare()
+
+
+class _Gate(nn.Module):
+    """Squeeze and excitation right after a convolution without an activation."""
+
+    def __init__(self, order):
+        super().__init__()
+        self.order = order
+        self.x, self.gate, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        x = self.x(x)
+        gate = self.gate(x.mean((2, 3), keepdim=True)).sigmoid()
+        return self.head(x * gate if self.order == "gate second" else gate * x)
+
+
+@pytest.mark.parametrize("order", ["gate first", "gate second"])
+def test_with_its_own_gate(tester, order):
+    kinds = {"conv2d": 3, "mul": 1, "global_avg_pool": 1}
+    tested = tester(lambda: _Gate(order), IMAGE).check_int8(kinds, onnxruntime={**kinds, "sigmoid": 1})
+    tested.run_and_compare()

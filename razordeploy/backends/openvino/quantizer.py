@@ -42,16 +42,13 @@ def plan(captured: CapturedModel, settings: Settings) -> QuantPlan:
 
 def _within_limits(settings: Settings) -> Settings:
     def limited(node: fx.Node, kind: str, rule: OpRule) -> OpSettings:
-        found = settings(node, kind, rule)
+        found = _signed_products(settings(node, kind, rule), node)
         if kind.startswith("attention_"):  # its fused kernel takes zero point 0 only
             found = replace(found, activation=replace(found.activation, signed=True, symmetric=True))
             if _read_elsewhere(node):
                 why = "OpenVINO's attention kernel runs in float where its queries, keys or values have other readers"
                 found = replace(found, skip=found.skip or why)
             return found
-        if kind == "mul" and all(map(_bare_kernel, node.args[:2])):
-            # Kernels take a zero point off what they write, and then write floats.
-            return replace(found, activation=replace(found.activation, signed=True, symmetric=True))
         if kind == "avg_pool":
             return _pooled(found, node)
         if kind in _CONVOLUTIONS and len(node.args) > _GROUPS and node.args[_GROUPS] != 1:
@@ -116,9 +113,22 @@ def _argument(node: fx.Node, position: int, default: object) -> object:
     return node.args[position] if len(node.args) > position else default
 
 
-def _bare_kernel(value: object) -> bool:
-    """Tell whether a convolution or linear layer writes ``value``, without an activation, for one reader."""
-    return isinstance(value, fx.Node) and kind_of(value) in _KERNELS and len(value.users) == 1
+def _signed_products(found: OpSettings, node: fx.Node) -> OpSettings:
+    """Give zero point 0 to what a convolution or linear layer writes, without an activation, for some products.
+
+    The zero point would be taken off before the product, which is then one of floats. Where the product alone reads
+    one such value, the other operand gives it its type.
+    """
+    grids = {}
+    for value in filter(_is_kernel, node.all_input_nodes):
+        products = [user for user in value.users if kind_of(user) == "mul"]
+        if products and (len(value.users) > 1 or any(all(map(_is_kernel, p.args[:2])) for p in products)):
+            grids[value.name] = replace(found.activation, signed=True, symmetric=True)
+    return replace(found, by_input=grids) if grids else found
+
+
+def _is_kernel(value: object) -> bool:
+    return isinstance(value, fx.Node) and kind_of(value) in _KERNELS
 
 
 def _zero_point_0(found: OpSettings, node: fx.Node) -> OpSettings:

@@ -45,10 +45,11 @@ def written_out_hard_sigmoid(model: ir.Model) -> None:
 def _integers_first(model: ir.Model) -> None:
     """A product computes in the type of its first operand: let that not be one whose kernel writes floats.
 
-    A convolution or linear layer takes the zero point off what it writes for a product alone, and writes floats.
+    A convolution or linear layer does where the product alone reads it; where others do too it writes integers, and a
+    gate beside it may be floats.
     """
     for node in model.graph:
-        if node.op_type == "Mul" and _written_as_float(node.inputs[0]) and not _written_as_float(node.inputs[1]):
+        if node.op_type == "Mul" and _written_as(node.inputs[0]) < _written_as(node.inputs[1]):
             first, second = node.inputs
             node.replace_input_with(0, second)
             node.replace_input_with(1, first)
@@ -143,15 +144,27 @@ def _quantized(value: ir.Value | None) -> ir.Value | None:
     return quantize.inputs[0] if quantize is not None and quantize.op_type == "QuantizeLinear" else None
 
 
-def _written_as_float(value: ir.Value | None) -> bool:
+def _written_as(value: ir.Value | None) -> int:
+    """0: floats, 2: integers, 1: that depends."""
     source = _quantized(value)
     if source is None:
-        return False
+        return 1
     kernel = source.producer()
     if kernel is not None and kernel.op_type == "Add" and any(v is not None and v.const_value for v in kernel.inputs):
         layer = next((v.producer() for v in kernel.inputs if v is not None and v.producer() is not None), None)
         kernel = layer if layer is not None and layer.op_type == "MatMul" else kernel
-    return kernel is not None and kernel.op_type in {"Conv", "MatMul"} and len(list(source.uses())) == 1
+    if kernel is None or kernel.op_type not in {"Conv", "MatMul"}:
+        return 1
+    return 0 if _readers(source) == 1 else 2
+
+
+def _readers(source: ir.Value) -> int:
+    """Operations that read ``source`` or what a pair makes of it."""
+    count = 0
+    for use in source.uses():
+        pair = use.node.outputs[0]
+        count += _readers(pair) if use.node.op_type in {"QuantizeLinear", "DequantizeLinear"} else 1
+    return count
 
 
 def _number(graph: ir.Graph, name: str, value: float) -> ir.Value:
