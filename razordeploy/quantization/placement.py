@@ -6,7 +6,8 @@ Three steps, each a pure function of the graph and the rules:
    belong to a region when int8 operations lie on both sides of them.
 2. ``request``: every int8 operation asks for its inputs on a grid; a request climbs through operations that only pass
    a grid on, up to the value where the grid begins. It stops at a part (slice, split) of what a float operation wrote:
-   the rest, a class token say, would have its range on the grid too.
+   the rest, a class token say, would have its range on the grid too; and at a concatenation of what float operations
+   wrote, which needs one pair instead of several.
 3. ``points``: one quantize-dequantize pair for every value and grid; values that must agree share a group.
 """
 
@@ -74,7 +75,7 @@ class _Placement:
         self.settings = {n: settings(n, self.kinds[n] or "", rule) for n, rule in self.rules.items()}
         self.values: dict[tuple[fx.Node, QScheme], _Value] = {}
         self.parent: dict[tuple[fx.Node, QScheme], tuple[fx.Node, QScheme]] = {}
-        self.parts_of_float: set[fx.Node] = set()
+        self.beginnings: set[fx.Node] = set()
 
     def plan(self) -> QuantPlan:
         reasons = self._exclusions()
@@ -114,7 +115,7 @@ class _Placement:
         changed = True
         while changed:
             changed = False
-            self.parts_of_float = self._parts_of_float(chosen)
+            self.beginnings = self._float_beginnings(chosen)
             for node in able:
                 why = self._not_joining(node, chosen) if node in chosen and self.rules[node].join else None
                 if why is not None:
@@ -123,16 +124,23 @@ class _Placement:
                     changed = True
         return [n for n in able if n in chosen]
 
-    def _parts_of_float(self, chosen: set[fx.Node]) -> set[fx.Node]:
-        """Slices of values that no int8 kernel writes."""
+    def _float_beginnings(self, chosen: set[fx.Node]) -> set[fx.Node]:
+        """Where a grid begins: slices and concatenations of values that no int8 kernel writes, and what moves the latter.
+
+        OpenVINO takes a pair on such a concatenation apart, and from behind it the parts' zero points reach no kernel.
+        """
         found, written_by_int8 = set[fx.Node](), set[fx.Node]()
         for node in self.nodes:
             if self._keeps_grid(node):
-                int8 = _source(node) in written_by_int8
-                if not int8 and _is_part(node):
+                source = _source(node)
+                int8 = source in written_by_int8
+                if not int8 and (_is_part(node) or (source in found and self.kinds[source] in self.spec.unify)):
                     found.add(node)
             elif self.kinds[node] in self.spec.unify:
-                int8 = written_by_int8.issuperset(flat_nodes(node.args[0]))
+                parts = list(flat_nodes(node.args[0]))
+                int8 = written_by_int8.issuperset(parts)
+                if written_by_int8.isdisjoint(parts):
+                    found.add(node)
             else:
                 int8 = self._base(node) in chosen
             if int8:
@@ -212,7 +220,7 @@ class _Placement:
         )
 
     def _passes(self, node: fx.Node) -> bool:
-        return self._keeps_grid(node) and node not in self.parts_of_float
+        return self._keeps_grid(node) and node not in self.beginnings
 
     def _keeps_grid(self, node: fx.Node) -> bool:
         return self.kinds.get(node) in self.spec.same_grid and bool(node.args) and isinstance(node.args[0], fx.Node)
@@ -301,6 +309,8 @@ class _Placement:
     def _may_unify(self, value: fx.Node) -> bool:
         """A value that several concatenations read (DenseNet) would chain all their grids into one."""
         parts = list(flat_nodes(value.args[0]))
+        if value in self.beginnings:
+            return False
         return all(is_float(p) and not self._is_constant(p) for p in parts) and all(
             sum(self.kinds.get(c) in self.spec.unify for c in root.users) <= 1 for p in parts for root in self._roots(p)
         )

@@ -162,3 +162,19 @@ def test_layers_behind_a_shifted_window_are_int8(tester):
     tested = tester(_ShiftedWindows, (2, 4, 6, 8), batches=(1, 3)).check_int8({"linear": 2})
     moves = {"LayerNormalization", "Reshape", "Split", "Transpose"}
     tested.check_float_kernels(onnxruntime=moves).run_and_compare()
+
+
+class _LastChannels(nn.Module):
+    """A pointwise convolution on channels that were last: OpenVINO makes a linear layer of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 16, 1)
+
+    def forward(self, x):
+        signed = torch.cat([torch.sin(x), 3 * torch.cos(x)], -1)
+        return self.conv(signed.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def test_a_pointwise_convolution_between_transposes(tester):
+    tester(_LastChannels, (2, 5, 6, 4), batches=(1, 3)).check_int8({"conv2d": 1}).run_and_compare()

@@ -287,3 +287,13 @@ def test_a_part_of_a_float_value_has_a_grid_of_its_own(again):
     groups = {p.node: p.group for p in plan.points}
     assert groups["slice_2"] == "slice_2"
     assert found["conv2d"] == ("slice_3",)
+
+
+def test_a_concatenation_of_float_values_is_where_a_grid_begins():
+    def body(x, a, b, *_):
+        floats = F.conv2d(torch.cat([torch.tanh(x), torch.sin(x)], 1), torch.ones(4, 8, 1, 1))
+        return floats + F.conv2d(torch.cat([a(x), torch.sin(x)], 1), torch.ones(4, 8, 1, 1))
+
+    found = _activations(_plan(body, {"conv2d": _CONV}, unify=("cat",)))
+    assert found["cat"] == ("conv2d",) and "tanh" not in found
+    assert found["conv2d_1"] == ("cat_1",) and found["sin_1"] == ("cat_1",)
