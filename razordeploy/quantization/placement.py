@@ -125,7 +125,7 @@ class _Placement:
         return [n for n in able if n in chosen]
 
     def _float_beginnings(self, chosen: set[fx.Node]) -> set[fx.Node]:
-        """Where a grid begins: slices and concatenations of values that no int8 kernel writes, and what moves the latter.
+        """Where grids begin: slices and concatenations of what no int8 kernel writes, and what moves the latter.
 
         OpenVINO takes a pair on such a concatenation apart, and from behind it the parts' zero points reach no kernel.
         """

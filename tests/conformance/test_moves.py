@@ -178,3 +178,45 @@ class _LastChannels(nn.Module):
 
 def test_a_pointwise_convolution_between_transposes(tester):
     tester(_LastChannels, (2, 5, 6, 4), batches=(1, 3)).check_int8({"conv2d": 1}).run_and_compare()
+
+
+class _PooledPart(nn.Module):
+    """Res2Net's first blocks: layers and a padded average pool read parts of one value."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = conv_bn(8, 16, act=nn.ReLU()), conv_bn(8, 8, act=nn.ReLU()), nn.Conv2d(16, 8, 1)
+        self.pool = nn.AvgPool2d(3, 1, 1)
+
+    def forward(self, x):
+        left, right = torch.split(self.a(x), 8, 1)
+        return self.head(torch.cat([self.b(left), self.pool(right)], 1))
+
+
+def test_a_pool_of_a_part(tester):
+    kinds = {"conv2d": 3, "avg_pool": 1}
+    tester(_PooledPart, IMAGE).check_int8(kinds, onnxruntime={**kinds, "cat": 1}).run_and_compare()
+
+
+class _GroupedPart(nn.Module):
+    def __init__(self, activation):
+        super().__init__()
+        self.a, self.dense, self.grouped = (
+            nn.Conv2d(8, 16, 1),
+            nn.Conv2d(8, 8, 1),
+            nn.Conv2d(8, 8, 3, groups=2, padding=1),
+        )
+        self.activation, self.head = activation, nn.Conv2d(16, 8, 1)
+
+    def forward(self, x):
+        left, right = self.activation(self.a(x)).chunk(2, 1)
+        return self.head(torch.cat([self.dense(left), self.grouped(right)], 1))
+
+
+@pytest.mark.parametrize("activation", [nn.Identity(), nn.GELU()], ids=str)
+def test_a_grouped_layer_on_a_part(tester, activation):
+    tested = tester(lambda: _GroupedPart(activation), IMAGE)
+    tested.check_int8({"conv2d": 4}, openvino={"conv2d": 3}, onnxruntime={"conv2d": 4, "cat": 1})
+    tested.run_and_compare()
+    if tested.backend.name == "openvino":
+        assert "zero point 0" in tested.float_reasons["conv2d"]

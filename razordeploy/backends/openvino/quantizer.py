@@ -29,6 +29,7 @@ _KEEPS_SIGN = {
     "reshape",
     "transpose",
     "slice",
+    "split",
     "pad",
     "upsample_nearest",
     "cat",
@@ -135,7 +136,19 @@ def _zero_point_0(found: OpSettings, node: fx.Node) -> OpSettings:
     """For a kernel that takes no other zero point, and with another one silently runs in float."""
     if all(_never_negative(source) for source in _sources(node.args[0])):
         return found
+    if _is_part(node.args[0]):
+        why = "it needs zero point 0, and OpenVINO computes all parts of a value on the grid of one of them"
+        return replace(found, skip=found.skip or why)
     return replace(found, activation=replace(found.activation, signed=True, symmetric=True))
+
+
+def _is_part(value: object) -> bool:
+    """Tell whether ``value`` is a slice of another, moved or not."""
+    while isinstance(value, fx.Node) and kind_of(value) in _KEEPS_SIGN - {"cat"}:
+        if kind_of(value) in ("slice", "split"):
+            return True
+        value = value.args[0]
+    return False
 
 
 def _sources(value: object) -> Iterator[fx.Node]:
