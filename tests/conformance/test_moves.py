@@ -220,3 +220,42 @@ def test_a_grouped_layer_on_a_part(tester, activation):
     tested.run_and_compare()
     if tested.backend.name == "openvino":
         assert "zero point 0" in tested.float_reasons["conv2d"]
+
+
+class _Maximum(nn.Module):
+    """The largest of some values: of neighbours, of all points."""
+
+    def __init__(self, axis, keep):
+        super().__init__()
+        self.axis, self.keep = axis, keep
+        self.layer = nn.Conv2d(8, 8, 1) if keep else nn.Linear(8, 8)
+
+    def forward(self, x):
+        if not self.keep:
+            x = x.flatten(2)
+        return self.layer((2 * torch.sin(x)).max(self.axis, keepdim=self.keep)[0])
+
+
+class _SpatialAttention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.gate, self.head = (
+            conv_bn(8, 8, act=nn.ReLU()),
+            nn.Conv2d(2, 1, 3, padding=1),
+            nn.Conv2d(8, 4, 1),
+        )
+
+    def forward(self, x):
+        x = self.first(x)
+        gate = self.gate(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)).sigmoid()
+        return self.head(x * gate)
+
+
+@pytest.mark.parametrize(("axis", "keep"), [(-1, True), (2, True), (2, False)])
+def test_a_layer_behind_a_maximum(tester, axis, keep):
+    kind = "conv2d" if keep else "linear"
+    tester(lambda: _Maximum(axis, keep), IMAGE, batches=(1, 3)).check_int8({kind: 1}).run_and_compare()
+
+
+def test_spatial_attention(tester):
+    tester(_SpatialAttention, IMAGE, batches=(1, 3)).run_and_compare()

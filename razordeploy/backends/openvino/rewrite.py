@@ -18,6 +18,7 @@ def rewrite(model: ir.Model) -> None:
     linear_on_rows(model, rank=3, gemm=False)
     _strides_as_pooling(model)
     _rolls_as_gathers(model)
+    _maxima_as_pooling(model)
     _integers_first(model)
     _name_scaled_products(model)
 
@@ -89,6 +90,49 @@ def _pointwise_strides(node: ir.Node, value: ir.Value) -> tuple[int, ...] | None
     if not kernel or max(kernel) > 1 or any(pads):
         return None
     return tuple(node.attributes.get_ints("strides", [1] * len(kernel)))
+
+
+def _maxima_as_pooling(model: ir.Model) -> None:
+    """A maximum is pooled: OpenVINO's reduction is wrong where it writes integers."""
+    for node in list(model.graph):
+        found = _reduced(node) if node.op_type == "ReduceMax" else None
+        if found is None:
+            continue
+        source, before, size, behind = found
+        out = node.outputs[0]
+        assert out.shape is not None
+        value = _reshaped(model, node, source, f"{out.name}.rows", [0, before, size, behind])
+        pool = ir.node("MaxPool", [value], {"kernel_shape": [size, 1], "strides": [1, 1]}, name=node.name)
+        model.graph.insert_before(node, pool)
+        pool.outputs[0].name, pool.outputs[0].type = f"{out.name}.pooled", out.type
+        shape = [0, *(int(d) for d in list(out.shape)[1:] if isinstance(d, int))]
+        _replace_output(model, out, _reshaped(model, node, pool.outputs[0], f"{out.name}.reshaped", shape))
+        model.graph.remove(node, safe=True)
+
+
+def _reduced(node: ir.Node) -> tuple[ir.Value, int, int, int] | None:
+    """Input of a reduction, and how many values lie before, on and behind its axes; None where that is not known."""
+    source, given = (*node.inputs, None)[:2]
+    axes = ir.convenience.get_const_tensor(given) if given is not None else None
+    shapes = [None if value is None else value.shape for value in (source, node.outputs[0])]
+    if source is None or axes is None or shapes[0] is None or shapes[1] is None:
+        return None
+    if not all(isinstance(size, int) for shape in shapes for size in list(shape or ())[1:]):
+        return None
+    sizes = [size if isinstance(size, int) else 1 for size in shapes[0]]
+    found = sorted(int(axis) % len(sizes) for axis in axes.numpy().ravel())
+    if not found or found[0] == 0 or found != list(range(found[0], found[-1] + 1)):
+        return None
+    parts = sizes[1 : found[0]], sizes[found[0] : found[-1] + 1], sizes[found[-1] + 1 :]
+    before, size, behind = map(math.prod, parts)
+    return source, before, size, behind
+
+
+def _reshaped(model: ir.Model, before: ir.Node, value: ir.Value, name: str, shape: list[int]) -> ir.Value:
+    node = ir.node("Reshape", [value, _constant(model.graph, f"{name}.shape", np.array(shape, np.int64))], name=name)
+    model.graph.insert_before(before, node)
+    node.outputs[0].name, node.outputs[0].type = name, value.type
+    return node.outputs[0]
 
 
 def _rolls_as_gathers(model: ir.Model) -> None:
