@@ -257,5 +257,18 @@ def test_a_layer_behind_a_maximum(tester, axis, keep):
     tester(lambda: _Maximum(axis, keep), IMAGE, batches=(1, 3)).check_int8({kind: 1}).run_and_compare()
 
 
+class _Minimum(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        return self.layer((2 * torch.sin(x)).amin((2, 3), keepdim=True))
+
+
+def test_a_layer_behind_a_minimum(tester):
+    tester(_Minimum, IMAGE, batches=(1, 3)).check_int8({"conv2d": 1}).run_and_compare()
+
+
 def test_spatial_attention(tester):
     tester(_SpatialAttention, IMAGE, batches=(1, 3)).run_and_compare()

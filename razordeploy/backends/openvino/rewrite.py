@@ -93,20 +93,26 @@ def _pointwise_strides(node: ir.Node, value: ir.Value) -> tuple[int, ...] | None
 
 
 def _maxima_as_pooling(model: ir.Model) -> None:
-    """A maximum is pooled: OpenVINO's reduction is wrong where it writes integers."""
+    """A maximum is pooled, and a minimum is that of the negative: OpenVINO's reductions to integers are wrong."""
     for node in list(model.graph):
-        found = _reduced(node) if node.op_type == "ReduceMax" else None
+        found = _reduced(node) if node.op_type in {"ReduceMax", "ReduceMin"} else None
         if found is None:
             continue
         source, before, size, behind = found
         out = node.outputs[0]
         assert out.shape is not None
         value = _reshaped(model, node, source, f"{out.name}.rows", [0, before, size, behind])
-        pool = ir.node("MaxPool", [value], {"kernel_shape": [size, 1], "strides": [1, 1]}, name=node.name)
-        model.graph.insert_before(node, pool)
-        pool.outputs[0].name, pool.outputs[0].type = f"{out.name}.pooled", out.type
+        steps = ["MaxPool"] if node.op_type == "ReduceMax" else ["Neg", "MaxPool", "Neg"]
+        for index, op_type in enumerate(steps):
+            options = {"kernel_shape": [size, 1], "strides": [1, 1]} if op_type == "MaxPool" else {}
+            step = ir.node(
+                op_type, [value], options, name=node.name if index == len(steps) - 1 else f"{out.name}.{index}"
+            )
+            model.graph.insert_before(node, step)
+            value = step.outputs[0]
+            value.name, value.type = f"{out.name}.{op_type}.{index}", out.type
         shape = [0, *(int(d) for d in list(out.shape)[1:] if isinstance(d, int))]
-        _replace_output(model, out, _reshaped(model, node, pool.outputs[0], f"{out.name}.reshaped", shape))
+        _replace_output(model, out, _reshaped(model, node, value, f"{out.name}.reshaped", shape))
         model.graph.remove(node, safe=True)
 
 
