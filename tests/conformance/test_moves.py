@@ -183,9 +183,9 @@ def test_a_pointwise_convolution_between_transposes(tester):
 class _PooledPart(nn.Module):
     """Res2Net's first blocks: layers and a padded average pool read parts of one value."""
 
-    def __init__(self):
+    def __init__(self, activation):
         super().__init__()
-        self.a, self.b, self.head = conv_bn(8, 16, act=nn.ReLU()), conv_bn(8, 8, act=nn.ReLU()), nn.Conv2d(16, 8, 1)
+        self.a, self.b, self.head = conv_bn(8, 16, act=activation), conv_bn(8, 8, act=nn.ReLU()), nn.Conv2d(16, 8, 1)
         self.pool = nn.AvgPool2d(3, 1, 1)
 
     def forward(self, x):
@@ -195,7 +195,12 @@ class _PooledPart(nn.Module):
 
 def test_a_pool_of_a_part(tester):
     kinds = {"conv2d": 3, "avg_pool": 1}
-    tester(_PooledPart, IMAGE).check_int8(kinds, onnxruntime={**kinds, "cat": 1}).run_and_compare()
+    tester(lambda: _PooledPart(nn.ReLU()), IMAGE).check_int8(kinds, onnxruntime={**kinds, "cat": 1}).run_and_compare()
+
+
+@pytest.mark.parametrize("activation", [nn.Identity(), nn.SiLU()], ids=str)
+def test_a_pool_of_a_signed_part(tester, activation):
+    tester(lambda: _PooledPart(activation), IMAGE, batches=(1, 3)).run_and_compare()
 
 
 class _GroupedPart(nn.Module):

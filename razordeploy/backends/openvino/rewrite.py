@@ -19,6 +19,7 @@ def rewrite(model: ir.Model) -> None:
     _strides_as_pooling(model)
     _rolls_as_gathers(model)
     _maxima_as_pooling(model)
+    _shifted_averages_as_convolutions(model)
     _integers_first(model)
     _name_scaled_products(model)
 
@@ -114,6 +115,42 @@ def _maxima_as_pooling(model: ir.Model) -> None:
         shape = [0, *(int(d) for d in list(out.shape)[1:] if isinstance(d, int))]
         _replace_output(model, out, _reshaped(model, node, value, f"{out.name}.reshaped", shape))
         model.graph.remove(node, safe=True)
+
+
+def _shifted_averages_as_convolutions(model: ir.Model) -> None:
+    """A padded average pool of integers with a zero point is a convolution of floats.
+
+    OpenVINO pools such integers wherever it finds them, planned or not, and pads with the integer 0.
+    """
+    for pool in list(model.graph):
+        source = pool.inputs[0] if pool.op_type == "AveragePool" else None
+        if source is None or not any(pool.attributes.get_ints("pads", ())) or not _is_shifted(source):
+            continue
+        kernel, shape = list(pool.attributes.get_ints("kernel_shape", ())), pool.outputs[0].shape
+        channels = shape[1] if shape is not None else None
+        if not pool.attributes.get_int("count_include_pad", 0) or not isinstance(channels, int):
+            continue
+        weights = np.full((channels, 1, *kernel), 1 / math.prod(kernel), np.float32)
+        pool.attributes.pop("count_include_pad")
+        pool.attributes.pop("ceil_mode", None)
+        options = {**pool.attributes, "group": ir.AttrInt64("group", channels)}
+        weight = _constant(model.graph, f"{pool.outputs[0].name}.weight", weights)
+        conv = ir.Node("", "Conv", [source, weight], list(options.values()), name=pool.name)
+        model.graph.insert_before(pool, conv)
+        conv.outputs[0].shape, conv.outputs[0].type = pool.outputs[0].shape, pool.outputs[0].type
+        _replace_output(model, pool.outputs[0], conv.outputs[0])
+        model.graph.remove(pool, safe=True)
+
+
+def _is_shifted(value: ir.Value) -> bool:
+    """Tell whether ``value``, or what it is a part of, comes from a pair with a zero point other than 0."""
+    maker = value.producer()
+    while maker is not None and maker.op_type in {"Split", "Slice"}:
+        maker = maker.inputs[0].producer() if maker.inputs[0] is not None else None
+    if maker is None or maker.op_type != "DequantizeLinear" or len(maker.inputs) < 3 or maker.inputs[2] is None:
+        return False
+    zero = ir.convenience.get_const_tensor(maker.inputs[2])
+    return zero is not None and bool(zero.numpy().any())
 
 
 def _reduced(node: ir.Node) -> tuple[ir.Value, int, int, int] | None:
