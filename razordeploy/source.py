@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +33,7 @@ AS_IT_IS = "converted in float: nothing was to be quantized"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class Source(ABC):
     """A model, how it runs where it comes from, and what of it is to be int8."""
 
     reference: Callable[..., Any]
@@ -54,17 +55,17 @@ class Source:
         sizes = {spec.shape[0] for spec in self.inputs if spec.shape}
         return None if None in sizes or not sizes else next(iter(sizes))
 
+    @abstractmethod
     def write_onnx(self, folder: Path, opset: int) -> Path:
         """Write the model as an ONNX file whose nodes have the names of ``ops``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def as_captured(self) -> CapturedModel:
         """The model as a graph, for backends that do not read ONNX.
 
         Raises:
             ModelError: it cannot be captured.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

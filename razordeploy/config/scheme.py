@@ -29,6 +29,13 @@ class QScheme:
             raise RecipeError("is_symmetric_range drops the lowest signed value: it needs a signed dtype (qint8)")
 
     @property
+    def tag(self) -> str:
+        """Short name: ``s8``, ``u8a`` where it is affine, ``s8c0`` with one scale a channel of axis 0."""
+        sign = "s" if self.signed else "u"
+        axis = "" if self.ch_axis is None else f"c{self.ch_axis}"
+        return f"{sign}{self.bits}{'' if self.symmetric else 'a'}{axis}"
+
+    @property
     def qmin(self) -> int:
         """Lowest integer of the grid."""
         if not self.signed:

@@ -13,7 +13,6 @@ Three steps, each a pure function of the graph and the rules:
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -22,6 +21,7 @@ from torch import fx
 from razordeploy.capture.graph import CapturedModel, flat_nodes, is_float, module_path
 from razordeploy.config.backend_spec import BackendSpec, OpRule
 from razordeploy.config.scheme import QScheme
+from razordeploy.quantization.grid_moves import is_part, source_of
 from razordeploy.quantization.op_kinds import kind_of
 from razordeploy.quantization.plan import ObserverSpec, PlannedOp, QuantPlan, QuantPoint
 from razordeploy.quantization.sums import all_run_before, is_plain_sum
@@ -132,9 +132,9 @@ class _Placement:
         found, written_by_int8 = set[fx.Node](), set[fx.Node]()
         for node in self.nodes:
             if self._keeps_grid(node):
-                source = _source(node)
+                source = source_of(node)
                 int8 = source in written_by_int8
-                if not int8 and (_is_part(node) or (source in found and self.kinds[source] in self.spec.unify)):
+                if not int8 and (is_part(node) or (source in found and self.kinds[source] in self.spec.unify)):
                     found.add(node)
             elif self.kinds[node] in self.spec.unify:
                 parts = list(flat_nodes(node.args[0]))
@@ -197,7 +197,7 @@ class _Placement:
     def _roots(self, value: fx.Node) -> Iterator[fx.Node]:
         """Values where the grid of ``value`` begins."""
         if self._passes(value):
-            yield from self._roots(_source(value))
+            yield from self._roots(source_of(value))
         elif self.kinds.get(value) in self.spec.unify:
             for part in flat_nodes(value.args[0]):
                 yield from self._roots(part)
@@ -275,7 +275,7 @@ class _Placement:
         if self.spec.pairs_at_readers:
             return
         if self._passes(value):
-            source = _source(value)
+            source = source_of(value)
             if is_float(source) and not self._is_constant(source):
                 record.written = self.spec.requantize_same_grid
                 below = value if value.args[0] is source else value.args[0]
@@ -297,7 +297,7 @@ class _Placement:
 
     def _beginnings(self, value: fx.Node) -> Iterator[fx.Node]:
         """Values where the grid of ``value`` begins, or would begin if nothing stood in its way."""
-        source = _source(value) if self._passes(value) else None
+        source = source_of(value) if self._passes(value) else None
         if source is not None and is_float(source) and not self._is_constant(source):
             yield from self._beginnings(source)
         elif self.kinds.get(value) in self.spec.unify and self._may_unify(value):
@@ -349,7 +349,7 @@ class _Placement:
             if not record.written:
                 continue
             root, scheme = self._find(key)
-            suffix = "" if scheme == self.spec.activation.scheme() else f"@{_tag(scheme)}"
+            suffix = "" if scheme == self.spec.activation.scheme() else f"@{scheme.tag}"
             yield QuantPoint(
                 node=record.node.name,
                 users=tuple(sorted(record.users)),
@@ -374,7 +374,7 @@ class _Placement:
                 users=tuple(n.name for n in nodes),
                 kind="weight",
                 scheme=scheme,
-                group=f"{weight.name}@{_tag(scheme)}",
+                group=f"{weight.name}@{scheme.tag}",
                 observer=self.settings[nodes[0]].weight_observer,
             )
 
@@ -395,24 +395,3 @@ class _Placement:
         if kind in self.spec.fused_activations:
             return "it runs inside the operation before it, which stays float or has other readers"
         return "no int8 rule in the backend's YAML"
-
-
-def _source(node: fx.Node) -> fx.Node:
-    """The tensor that a grid-passing operation reads; looks through tuple-valued splits."""
-    source = node.args[0]
-    assert isinstance(source, fx.Node)
-    while not is_float(source) and source.args and isinstance(source.args[0], fx.Node):
-        source = source.args[0]
-    return source
-
-
-def _is_part(node: fx.Node) -> bool:
-    source = node.args[0]
-    of_pool = node.target is operator.getitem and isinstance(source, fx.Node) and kind_of(source) == "max_pool"
-    return kind_of(node) in ("slice", "split") and not of_pool
-
-
-def _tag(scheme: QScheme) -> str:
-    sign = "s" if scheme.signed else "u"
-    axis = "" if scheme.ch_axis is None else f"c{scheme.ch_axis}"
-    return f"{sign}{scheme.bits}{'' if scheme.symmetric else 'a'}{axis}"

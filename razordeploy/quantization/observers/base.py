@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ def aminmax(x: Tensor, ch_axis: int | None) -> tuple[Tensor, Tensor]:
     return parts.amin((0, 2)), parts.amax((0, 2))
 
 
-class Observer(GrowingState):
+class Observer(GrowingState, ABC):
     """Base of the range estimators; it cannot be built itself.
 
     A subclass writes ``_update(x, low, high)`` and ``_range(scheme)``, and keeps its state in buffers. The state is
@@ -59,11 +60,6 @@ class Observer(GrowingState):
     saw_non_finite: Tensor
 
     def __init__(self, *, ch_axis: int | None = None) -> None:
-        if type(self) is Observer:
-            raise RecipeError(
-                "an observer base class cannot be built: it estimates nothing",
-                hint="name a concrete observer such as MinMaxObserver or HistogramObserver",
-            )
         super().__init__()
         self.ch_axis = ch_axis
         self.register_buffer("num_samples", torch.zeros((), dtype=torch.int64))
@@ -142,10 +138,10 @@ class Observer(GrowingState):
     def _aminmax(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return aminmax(x, self.ch_axis)
 
+    @abstractmethod
     def _update(self, x: Tensor, low: Tensor, high: Tensor) -> None:
         """Take in one finite float32 tensor and its extremes as ``_aminmax`` gives them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _range(self, scheme: QScheme) -> tuple[Tensor, Tensor]:
         """Give the range for a grid: 0-d or ``(C,)``."""
-        raise NotImplementedError

@@ -24,6 +24,9 @@ class _RangelessObserver(Observer):
     def observe(self, x: Tensor) -> None:
         """Do nothing."""
 
+    def _update(self, x: Tensor, low: Tensor, high: Tensor) -> None:
+        """Keep nothing."""
+
     def _range(self, scheme: QScheme) -> NoReturn:
         raise RecipeError(f"{type(self).__name__} has no range: {self.why}")
 
@@ -72,6 +75,9 @@ class FixedQParamsObserver(Observer):
     def observe(self, x: Tensor) -> None:
         """Count the samples, and look at nothing else."""
         self.num_samples += x.shape[0] if x.ndim else 1
+
+    def _update(self, x: Tensor, low: Tensor, high: Tensor) -> None:
+        """Keep nothing."""
 
     def _range(self, scheme: QScheme) -> tuple[Tensor, Tensor]:
         return representable_range(self.scale, self.zero_point, scheme)

@@ -40,13 +40,13 @@ OBSERVERS: dict[str, type[Observer]] = {
     "MovingAverageMinMaxObserver": MovingAverageMinMaxObserver,
     "MovingAveragePerChannelMinMaxObserver": MovingAveragePerChannelMinMaxObserver,
     "NoopObserver": NoopObserver,
-    "ObserverBase": Observer,
+    "ObserverBase": Observer,  # type: ignore[type-abstract]
     "PerChannelMinMaxObserver": PerChannelMinMaxObserver,
     "PercentileObserver": PercentileObserver,
     "PlaceholderObserver": PlaceholderObserver,
     "RecordingObserver": RecordingObserver,
     "ReuseInputObserver": ReuseInputObserver,
-    "UniformQuantizationObserverBase": Observer,
+    "UniformQuantizationObserverBase": Observer,  # type: ignore[type-abstract]
 }
 
 PREFIXES = ("mmrazor.", "torch.")
@@ -82,6 +82,11 @@ def lookup(config: str | Mapping[str, Any], table: Mapping[str, type], noun: str
 
 def construct(cls: type, keywords: Mapping[str, Any]) -> Any:
     """Call ``cls`` with keywords from a recipe, after checking that it has them and that none is missing."""
+    if inspect.isabstract(cls):
+        raise RecipeError(
+            "an observer base class cannot be built: it estimates nothing",
+            hint="name a concrete observer such as MinMaxObserver or HistogramObserver",
+        )
     parameters = {k: p for k, p in inspect.signature(cls).parameters.items() if p.kind is p.KEYWORD_ONLY}
     for key in keywords:
         if key not in parameters:
