@@ -78,9 +78,9 @@ def _bypass(model: ir.Model, node: ir.Node) -> None:
 def _finish(model: ir.Model) -> ir.Model:
     from onnxscript import optimizer
 
+    model.graph.sort()  # what is unused is found from the end
     optimizer.remove_unused_nodes(model)
     model.opset_imports.pop(MARK[0], None)
-    model.graph.sort()
     model.producer_name, model.producer_version = "razordeploy", ""
     return model
 

@@ -100,7 +100,11 @@ def _rewrite(graph: ir.Graph, product: ir.Node, rank: int, gemm: bool) -> ir.Nod
     assert node is not None
     ir.convenience.replace_all_uses_with(result, behind)
     node.replace_input_with(0, matrix)
-    if not gemm:
+    if gemm:  # nothing may read the pair any more but what still needs it
+        graph.remove([end, product] if end is not product else [product], safe=True)
+        if not pair.outputs[0].uses() and not pair.outputs[0].is_graph_output():
+            graph.remove(pair, safe=True)
+    else:
         result.shape = _shape(flat)
     return node
 

@@ -13,6 +13,20 @@ def rewrite(model: ir.Model) -> None:
     """Change a graph with pairs, in place."""
     linear_on_rows(model, rank=2, gemm=True)
     one_silu(model)
+    sum_apart_from_norm(model)
+
+
+def sum_apart_from_norm(model: ir.Model) -> None:
+    """Write a float sum that a layer norm reads as ``Sum``, in place.
+
+    ONNX Runtime fuses ``Add`` and ``LayerNormalization`` into one kernel that takes seven to ten times as long as the
+    two do.
+    """
+    for node in model.graph:
+        if node.op_type != "Add" or node.domain or any(_rank(v) < 2 for v in node.inputs):
+            continue
+        if any(use.node.op_type == "LayerNormalization" for use in node.outputs[0].uses()):
+            node.op_type = "Sum"
 
 
 def one_silu(model: ir.Model) -> None:
@@ -46,3 +60,7 @@ def _gate(node: ir.Node) -> ir.Value | None:
         if source is not None and source.op_type == "Sigmoid" and source.inputs[0] is x:
             return x
     return None
+
+
+def _rank(value: ir.Value | None) -> int:
+    return 0 if value is None or value.shape is None else len(value.shape)
