@@ -75,7 +75,7 @@ def _state(
         return {"state": INT8} if reason is None else _float(reason, planned=planned.int8)
     if kind in backend.spec.same_grid or kind in backend.spec.unify:
         return {"state": MOVES}
-    if kind in backend.spec.fused_activations:
+    if kind in (*backend.spec.fused_activations, *backend.spec.fused_behind_layers):
         source = node.args[0]
         before = source.name if isinstance(source, fx.Node) else ""
         if kernels and not any(k.int8 for k in kernels):

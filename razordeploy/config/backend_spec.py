@@ -68,6 +68,9 @@ class OpRule:
     """False: stays float by default, for ``reason``."""
     reason: str = ""
     """Why it stays float when not enabled."""
+    floor: float | None = None
+    """Runs in int8 where it alone reads its input and that lies on an affine grid that begins here, a whole number of
+    steps below 0."""
     min_sqnr_db: float | None = None
     """An attention product runs in int8 only where the attention's output keeps this SQNR on calibration data."""
 
@@ -111,6 +114,8 @@ class BackendSpec:
     """Kinds whose tensor inputs and output share one grid."""
     fused_activations: tuple[str, ...] = ()
     """Kinds that run inside the operation before them."""
+    fused_behind_layers: tuple[str, ...] = ()
+    """Kinds that run inside a convolution or linear layer before them, and in nothing else."""
     share_with_float: bool = False
     """True: float consumers read the quantized value too, because a kernel may have one output only."""
     bias: Literal["float", "int32"] = "float"

@@ -21,19 +21,26 @@ class QScheme:
     """True: drop the lowest signed value, so that 8 bits are [-127, 127]."""
     ch_axis: int | None = None
     """Axis with a scale of its own for every index; None means one scale for the tensor."""
+    floor: float | None = None
+    """Lowest value of an affine grid, a whole number of steps below 0: values under it mean the same to what reads
+    them. None: the data tell."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 16:
             raise RecipeError(f"expected a bit width from 1 to 16, got {self.bits}")
         if self.symmetric_range and not self.signed:
             raise RecipeError("is_symmetric_range drops the lowest signed value: it needs a signed dtype (qint8)")
+        if self.floor is not None and (self.symmetric or self.floor >= 0):
+            raise RecipeError(f"expected a floor below 0 of an affine grid, got {self.floor:g}")
 
     @property
     def tag(self) -> str:
-        """Short name: ``s8``, ``u8a`` where it is affine, ``s8c0`` with one scale a channel of axis 0."""
+        """Short name: ``s8``, ``u8a`` where it is affine, ``s8c0`` with one scale a channel of axis 0, ``u8a-3`` with a
+        floor."""  # noqa: D205, D209
         sign = "s" if self.signed else "u"
         axis = "" if self.ch_axis is None else f"c{self.ch_axis}"
-        return f"{sign}{self.bits}{'' if self.symmetric else 'a'}{axis}"
+        floor = "" if self.floor is None else f"{self.floor:g}"
+        return f"{sign}{self.bits}{'' if self.symmetric else 'a'}{axis}{floor}"
 
     @property
     def qmin(self) -> int:

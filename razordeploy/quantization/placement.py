@@ -44,6 +44,10 @@ class OpSettings:
         """The settings for the value of ``source`` alone."""
         return replace(self, activation=self.by_input.get(source.name, self.activation))
 
+    def with_floor(self, floor: float | None) -> OpSettings:
+        """The settings with inputs on a grid that begins at ``floor``; without one these."""
+        return self if floor is None else replace(self, activation=replace(self.activation, floor=floor))
+
 
 Settings = Callable[[fx.Node, str, OpRule], OpSettings]
 """``(node, kind, rule) -> OpSettings``."""
@@ -82,7 +86,7 @@ class _Placement:
         chosen = self._choose(reasons)
         for node in chosen:
             for source in self._quantized_inputs(node, set(chosen)):
-                self._request(source, node, self.settings[node].of(source))
+                self._request(source, node, self.settings[node].of(source).with_floor(self.rules[node].floor))
         if self.spec.share_with_float:
             self._share(chosen)
         if self.spec.pairs_at_readers:
@@ -107,7 +111,16 @@ class _Placement:
                 reasons[node] = "not a floating-point tensor"
             elif not rule.constants and len(self._activations(node)) < len(rule.inputs):
                 reasons[node] = "one operand is a constant"
+            elif rule.floor is not None and not all(self._may_begin_at_floor(v, node) for v in self._activations(node)):
+                reasons[node] = (
+                    f"the grid of its input cannot begin at {rule.floor:g}: it is symmetric, or others read it"
+                )
         return reasons
+
+    def _may_begin_at_floor(self, value: fx.Node, reader: fx.Node) -> bool:
+        while len(value.users) == 1 and self._keeps_grid(value):
+            value = value.args[0]  # type: ignore[assignment]
+        return len(value.users) == 1 and not self.settings[reader].of(value).activation.symmetric
 
     def _choose(self, reasons: dict[fx.Node, str]) -> list[fx.Node]:
         able = [n for n in self.nodes if n in self.rules and n not in reasons]
@@ -212,12 +225,12 @@ class _Placement:
 
     def _is_fused(self, node: fx.Node) -> bool:
         """Tell whether ``node`` runs inside the kernel of the operation before it."""
-        if self.kinds.get(node) not in self.spec.fused_activations:
+        kind, source = self.kinds.get(node), node.args[0] if node.args else None
+        if not isinstance(source, fx.Node) or len(source.users) != 1:
             return False
-        source = node.args[0]
-        return (
-            isinstance(source, fx.Node) and len(source.users) == 1 and (source in self.rules or self._is_fused(source))
-        )
+        if kind in self.spec.fused_behind_layers:
+            return source in self.rules and self.rules[source].weight is not None
+        return kind in self.spec.fused_activations and (source in self.rules or self._is_fused(source))
 
     def _passes(self, node: fx.Node) -> bool:
         return self._keeps_grid(node) and node not in self.beginnings
@@ -324,7 +337,8 @@ class _Placement:
             while len(end.users) == 1 and self._is_fused(next(iter(end.users))):
                 end = next(iter(end.users))
             settings = self.settings[node]
-            key = (end, settings.activation)
+            wanted = [key for key in self.values if key[0] is end and key[1].floor is not None]
+            key = wanted[0] if wanted else (end, settings.activation)
             if key not in self.values:
                 self.values[key] = _Value(end, settings.activation, settings.activation_observer)
                 self.parent[key] = key

@@ -12,6 +12,8 @@ from razordeploy.errors import DataError, RecipeError
 from razordeploy.quantization.plan import QParams
 
 _FLOAT32 = torch.finfo(torch.float32)
+_WHOLE = 1e-4
+"""Steps that rounding may be short of a whole number."""
 
 
 def middle_zero_point(scheme: QScheme) -> int:
@@ -39,7 +41,10 @@ def compute_qparams(min_val: Tensor, max_val: Tensor, scheme: QScheme) -> QParam
         )
     _refuse_bad_range(low, high)
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
-    if scheme.symmetric:
+    if scheme.floor is not None:
+        low = torch.full_like(low, scheme.floor)
+        scale, zero_point = _from_floor(high, scheme)
+    elif scheme.symmetric:
         scale, zero_point = _symmetric(low, high, scheme)
     else:
         scale = (high - low) / (scheme.levels - 1)
@@ -74,6 +79,21 @@ def _symmetric(low: Tensor, high: Tensor, scheme: QScheme) -> tuple[Tensor, Tens
     # Data without negative values (after a ReLU) would leave half of an unsigned grid unused.
     one_sided = low >= 0
     return torch.where(one_sided, high / scheme.qmax, scale), zero_point.masked_fill(one_sided, 0.0)
+
+
+def _from_floor(high: Tensor, scheme: QScheme) -> tuple[Tensor, Tensor]:
+    assert scheme.floor is not None
+    steps = ((scheme.levels - 1) * -scheme.floor / (high - scheme.floor) + _WHOLE).floor().clamp(min=1)
+    return -scheme.floor / steps, scheme.qmin + steps
+
+
+def with_floor(q: QParams) -> QParams:
+    """The grid next to ``q`` that begins at its scheme's floor; ``q`` itself where that has none."""
+    if q.scheme.floor is None:
+        return q
+    steps = (-q.scheme.floor / q.scale.double()).round().clamp(1, q.scheme.levels - 1)
+    scale, zero_point = -q.scheme.floor / steps, q.scheme.qmin + steps
+    return QParams(scale=scale.to(q.scale.dtype), zero_point=zero_point.to(torch.int64), scheme=q.scheme)
 
 
 def representable_range(scale: Tensor, zero_point: Tensor, scheme: QScheme) -> tuple[Tensor, Tensor]:

@@ -40,9 +40,10 @@ def test_sigmoid_gate(tester):
 
 @pytest.mark.parametrize("gate", [nn.Hardsigmoid, _ByHand])
 def test_hard_sigmoid_gate(tester, gate):
-    """OpenVINO and TensorRT run it in the convolution before it; elsewhere the multiplication behind it is float."""
+    """It runs in the convolution before it; where it does not, the multiplication behind it is float."""
     tested = tester(lambda: _SE(gate), IMAGE).check_points(openvino=(6, 4), onnxruntime=(7, 4))
     layers = {"conv2d": 4, "global_avg_pool": 1}
-    tested.check_int8(layers, openvino={**layers, "mul": 1}, tensorrt={**layers, "mul": 1}).run_and_compare()
-    if tested.backend.name not in {"openvino", "tensorrt"}:
+    inside = {"openvino", "onnxruntime", "tensorrt"}
+    tested.check_int8(layers, **{name: {**layers, "mul": 1} for name in inside}).run_and_compare()
+    if tested.backend.name not in inside:
         assert tested.float_reasons["mul"]

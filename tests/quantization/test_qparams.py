@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from razordeploy.quantization.qparams import (
     quantize,
     representable_range,
     storage_dtype,
+    with_floor,
 )
 
 SCHEMES = [
@@ -196,3 +198,25 @@ def test_a_zero_point_that_the_grid_cannot_have_is_refused() -> None:
         representable_range(torch.tensor(1.0), torch.tensor(300), QScheme())
     with pytest.raises(RecipeError, match=r"among \[0\] for a symmetric grid, got 3; use an affine"):
         representable_range(torch.tensor(1.0), torch.tensor(3), QScheme(signed=True, symmetric=True))
+
+
+@pytest.mark.parametrize("high", [0.0, 0.01, 2.9, 3.0, 7.3, 1e4])
+def test_floor_is_a_whole_number_of_steps_below_zero(high):
+    scheme = QScheme(floor=-3.0)
+    q = compute_qparams(torch.tensor(-20.0), torch.tensor(high), scheme)
+    steps = int(q.zero_point) - scheme.qmin
+    assert 1 <= steps <= 255
+    assert float(q.scale) * steps == pytest.approx(3.0, rel=1e-6)
+    if high < 700:
+        assert float(dequantize(torch.tensor(scheme.qmax), q)) >= high - 1e-4
+    low, top = representable_range(q.scale, q.zero_point, scheme)
+    again = compute_qparams(low, top, scheme)
+    assert (again.scale, again.zero_point) == (q.scale, q.zero_point)
+    moved = with_floor(replace(q, scale=q.scale * 1.003))
+    assert float(moved.scale) * (int(moved.zero_point) - scheme.qmin) == pytest.approx(3.0, rel=1e-6)
+
+
+def test_floor_needs_an_affine_grid():
+    with pytest.raises(RecipeError, match="floor below 0 of an affine grid"):
+        QScheme(symmetric=True, floor=-3.0)
+    assert with_floor(compute_qparams(torch.tensor(-1.0), torch.tensor(1.0), QScheme())).scheme.floor is None

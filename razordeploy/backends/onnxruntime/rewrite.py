@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from razordeploy.backends.onnx_passes.hard import hard_sigmoid_of_layers, hard_swish_of_integers
 from razordeploy.backends.onnx_passes.rows import linear_on_rows
 
 _CONTRIB = "com.microsoft"
@@ -14,6 +15,8 @@ def rewrite(model: ir.Model) -> None:
     linear_on_rows(model, rank=2, gemm=True)
     one_silu(model)
     sum_apart_from_norm(model)
+    hard_sigmoid_of_layers(model)
+    hard_swish_of_integers(model)
 
 
 def sum_apart_from_norm(model: ir.Model) -> None:

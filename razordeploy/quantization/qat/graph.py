@@ -16,6 +16,7 @@ from razordeploy.quantization.fake_quants.base import FakeQuantizeBase
 from razordeploy.quantization.op_kinds import KINDS
 from razordeploy.quantization.plan import QParams, QuantPlan, QuantPoint
 from razordeploy.quantization.qat.folded import FoldedLayer
+from razordeploy.quantization.qparams import with_floor
 
 MakeFakeQuant = Callable[[QuantPoint, QParams], FakeQuantizeBase]
 """``(point, its scale and zero point) -> the module that rounds its group``."""
@@ -103,7 +104,7 @@ class QATGraph(nn.Module):
         for group, name in self._groups.items():
             quant = self.module.get_submodule(name)
             assert isinstance(quant, FakeQuantizeBase)
-            q = quant.qparams
+            q = with_floor(quant.qparams)  # a learned scale need not divide the floor
             if name in self._on_layers:
                 layer = self.module.get_submodule(self._on_layers[name])
                 assert isinstance(layer, FoldedLayer)
