@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from razordeploy.backends.onnx_passes.hard import hard_sigmoid_of_layers, hard_swish_of_integers
 from razordeploy.backends.onnx_passes.rows import linear_on_rows
+from razordeploy.backends.onnx_passes.vectors import fill_vectors
 
 _CONTRIB = "com.microsoft"
 
@@ -17,6 +18,7 @@ def rewrite(model: ir.Model) -> None:
     sum_apart_from_norm(model)
     hard_sigmoid_of_layers(model)
     hard_swish_of_integers(model)
+    fill_vectors(model, depthwise=16, dense=4)
 
 
 def sum_apart_from_norm(model: ir.Model) -> None:
