@@ -84,9 +84,13 @@ class _Placement:
     def plan(self) -> QuantPlan:
         reasons = self._exclusions()
         chosen = self._choose(reasons)
-        for node in chosen:
-            for source in self._quantized_inputs(node, set(chosen)):
-                self._request(source, node, self.settings[node].of(source).with_floor(self.rules[node].floor))
+        requests = [
+            (v, n, self.settings[n].of(v).with_floor(self.rules[n].floor))
+            for n in chosen
+            for v in self._quantized_inputs(n, set(chosen))
+        ]
+        for value, reader, wanted in sorted(requests, key=lambda request: not request[2].activation.symmetric):
+            self._request(value, reader, self._agreed(value, wanted))
         if self.spec.share_with_float:
             self._share(chosen)
         if self.spec.pairs_at_readers:
@@ -300,6 +304,26 @@ class _Placement:
             for part in flat_nodes(value.args[0]):
                 self._request(part, value, wanted)
                 self._unite(key, (part, wanted.activation))
+
+    def _agreed(self, value: fx.Node, wanted: OpSettings) -> OpSettings:
+        """``wanted``, on the symmetric grid that an operation on the way to ``value`` passes on: it passes on one."""
+        if self.spec.pairs_at_readers or wanted.activation.symmetric:
+            return wanted
+        for source in self._sources(value):
+            for (node, scheme), record in self.values.items():
+                if node is source and scheme.symmetric and value.name in record.users:
+                    return replace(wanted, activation=scheme)
+            found = self._agreed(source, wanted)
+            if found is not wanted:
+                return found
+        return wanted
+
+    def _sources(self, value: fx.Node) -> list[fx.Node]:
+        """Values that a request for ``value`` climbs to next."""
+        if self._passes(value):
+            return [source_of(value)]
+        unified = self.kinds.get(value) in self.spec.unify and self._may_unify(value)
+        return list(flat_nodes(value.args[0])) if unified else []
 
     def _unite_relatives(self) -> None:
         """Give one grid to values that the engine would move to one place: copies of one value, parts of one whole."""

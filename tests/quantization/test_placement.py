@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -297,3 +299,27 @@ def test_a_concatenation_of_float_values_is_where_a_grid_begins():
     found = _activations(_plan(body, {"conv2d": _CONV}, unify=("cat",)))
     assert found["cat"] == ("conv2d",) and "tanh" not in found
     assert found["conv2d_1"] == ("cat_1",) and found["sin_1"] == ("cat_1",)
+
+
+@pytest.mark.parametrize("through", ["move", "concatenation"])
+def test_a_value_read_through_one_operation_has_one_grid(through):
+    """One reader wants zero point 0: the other, which comes first, takes it too."""
+
+    def body(x, a, b, *_):
+        written = torch.transpose(a(x), 2, 3) if through == "move" else torch.cat([a(x), b(x)], 1)[:, :4]
+        return b(written), written @ written
+
+    ops = {"conv2d": _CONV, "matmul": OpRule(inputs=(0, 1))}
+    spec = _spec(ops, same_grid=("transpose", "slice"), unify=("cat",))
+    usual = settings_for(spec, QuantizeConfig())
+
+    def settings(node, kind, rule):
+        found = usual(node, kind, rule)
+        if kind != "matmul":
+            return found
+        return replace(found, activation=replace(found.activation, signed=True, symmetric=True))
+
+    plan = place(capture(_Net(body), (torch.randn(_X),)), spec, settings)
+    found = [(p.users, p.scheme.symmetric) for p in plan.points if p.kind == "activation" and p.node != "x"]
+    reader = "transpose" if through == "move" else "cat"
+    assert set(found) == {((reader,), True)}

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-import torch
 from torch import fx
 
 from razordeploy.backends.openvino.spec import SPEC
 from razordeploy.capture.graph import CapturedModel
 from razordeploy.config.backend_spec import OpRule
-from razordeploy.quantization.op_kinds import BETWEEN_PRODUCTS, DEPTHWISE, kind_of
+from razordeploy.quantization.op_kinds import DEPTHWISE, kind_of
 from razordeploy.quantization.placement import OpSettings, Settings, place
 from razordeploy.quantization.plan import QuantPlan
 
 _GROUPS, _DILATION = 6, 7
 """Positions among the arguments of a transposed convolution; the groups' is a plain one's too."""
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
-_SIZE = torch.ops.aten.sym_size.int
-_VIEWS = {"reshape", "transpose", "expand"}
 _KERNELS = (*_CONVOLUTIONS, *DEPTHWISE, "linear")
 _NEVER_NEGATIVE = {"relu", "sigmoid", "hardsigmoid", "softmax"}
 _KEEPS_SIGN = {
@@ -45,11 +42,7 @@ def _within_limits(settings: Settings) -> Settings:
     def limited(node: fx.Node, kind: str, rule: OpRule) -> OpSettings:
         found = _signed_products(settings(node, kind, rule), node)
         if kind.startswith("attention_"):  # its fused kernel takes zero point 0 only
-            found = replace(found, activation=replace(found.activation, signed=True, symmetric=True))
-            if _read_elsewhere(node):
-                why = "OpenVINO's attention kernel runs in float where its queries, keys or values have other readers"
-                found = replace(found, skip=found.skip or why)
-            return found
+            return replace(found, activation=replace(found.activation, signed=True, symmetric=True))
         if kind == "avg_pool":
             return _pooled(found, node)
         if kind in _CONVOLUTIONS and len(node.args) > _GROUPS and node.args[_GROUPS] != 1:
@@ -63,42 +56,6 @@ def _within_limits(settings: Settings) -> Settings:
         return _zero_point_0(found, node)
 
     return limited
-
-
-def _read_elsewhere(product: fx.Node) -> bool:
-    """Tell whether anything beside the attention that ``product`` is of reads its queries, keys or values."""
-    products = {product, *_next_products(product), *_last_products(product)}
-    operands = [n.args[0] for n in products if kind_of(n) == "attention_scores"] + [n.args[1] for n in products]
-    return any(isinstance(v, fx.Node) and _has_other_readers(v) for v in operands)
-
-
-def _next_products(product: fx.Node) -> Iterator[fx.Node]:
-    """The product with values behind one with keys."""
-    for user in product.users:
-        if kind_of(user) == "attention_values":
-            yield user
-        elif user.target in BETWEEN_PRODUCTS:
-            yield from _next_products(user)
-
-
-def _last_products(product: fx.Node) -> Iterator[fx.Node]:
-    """The product with keys before one with values."""
-    source = product.args[0]
-    if kind_of(product) == "attention_scores" or not isinstance(source, fx.Node):
-        return
-    if kind_of(source) == "attention_scores":
-        yield source
-    elif source.target in BETWEEN_PRODUCTS:
-        yield from _last_products(source)
-
-
-def _has_other_readers(value: fx.Node) -> bool:
-    while sum(user.target is not _SIZE for user in value.users) == 1:
-        source = value.args[0] if kind_of(value) in _VIEWS and value.args else None
-        if not isinstance(source, fx.Node):
-            return False
-        value = source
-    return True
 
 
 def _pooled(found: OpSettings, node: fx.Node) -> OpSettings:
