@@ -1,12 +1,14 @@
-"""Operations that only pass on the grid of the value that they read."""
+"""Operations that only pass on the grid of what they read: moves, and concatenations of values of one grid."""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator, Mapping
 
 from torch import fx
 
-from razordeploy.capture.graph import is_float
+from razordeploy.capture.graph import flat_nodes, is_float
+from razordeploy.config.backend_spec import BackendSpec
 from razordeploy.quantization.op_kinds import kind_of
 
 
@@ -24,3 +26,81 @@ def is_part(node: fx.Node) -> bool:
     source = node.args[0]
     of_pool = node.target is operator.getitem and isinstance(source, fx.Node) and kind_of(source) == "max_pool"
     return kind_of(node) in ("slice", "split") and not of_pool
+
+
+def is_constant(node: object) -> bool:
+    """Tell whether ``node`` is a weight or a buffer."""
+    return isinstance(node, fx.Node) and node.op == "get_attr"
+
+
+class GridMoves:
+    """Ways up and down a graph through the operations that a backend lets pass grids on."""
+
+    def __init__(self, spec: BackendSpec, kinds: Mapping[fx.Node, str | None]) -> None:
+        self.spec = spec
+        self.kinds = kinds
+        self.beginnings: set[fx.Node] = set()
+        """Operations of these kinds that pass nothing on: a grid begins at what they write."""
+
+    def keeps_grid(self, node: fx.Node) -> bool:
+        """Tell whether ``node`` is of a kind that moves values."""
+        return self.kinds.get(node) in self.spec.same_grid and bool(node.args) and isinstance(node.args[0], fx.Node)
+
+    def passes(self, node: fx.Node) -> bool:
+        """Tell whether ``node`` moves values, and passes their grid on."""
+        return self.keeps_grid(node) and node not in self.beginnings
+
+    def unifies(self, node: fx.Node) -> bool:
+        """Tell whether ``node`` is of a kind that puts values of one grid together."""
+        return self.kinds.get(node) in self.spec.unify
+
+    def sources(self, value: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
+        """Values that the grid of ``value`` comes from, one operation up, and the operation that reads each.
+
+        Empty where the grid begins at ``value``.
+        """
+        if self.passes(value):
+            source = source_of(value)
+            if not is_float(source) or is_constant(source):
+                return []
+            below = value if value.args[0] is source else value.args[0]
+            assert isinstance(below, fx.Node)
+            return [(source, below)]
+        if self.unifies(value) and self._may_unify(value):
+            return [(part, value) for part in flat_nodes(value.args[0])]
+        return []
+
+    def starts(self, value: fx.Node) -> Iterator[fx.Node]:
+        """Values where the grid of ``value`` begins."""
+        sources = self.sources(value)
+        for source, _ in sources:
+            yield from self.starts(source)
+        if not sources:
+            yield value
+
+    def roots(self, value: fx.Node) -> Iterator[fx.Node]:
+        """Values that ``value`` is made of, whether or not they can be on one grid."""
+        if self.passes(value):
+            yield from self.roots(source_of(value))
+        elif self.unifies(value):
+            for part in flat_nodes(value.args[0]):
+                yield from self.roots(part)
+        else:
+            yield value
+
+    def readers(self, value: fx.Node) -> Iterator[fx.Node]:
+        """Operations that read ``value`` directly or through moves."""
+        for user in value.users:
+            if self.passes(user):
+                yield from self.readers(user)
+            else:
+                yield user
+
+    def _may_unify(self, value: fx.Node) -> bool:
+        """A value that several concatenations read (DenseNet) would chain all their grids into one."""
+        parts = list(flat_nodes(value.args[0]))
+        if value in self.beginnings:
+            return False
+        return all(is_float(p) and not is_constant(p) for p in parts) and all(
+            sum(map(self.unifies, root.users)) <= 1 for p in parts for root in self.roots(p)
+        )

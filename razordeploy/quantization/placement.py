@@ -21,7 +21,7 @@ from torch import fx
 from razordeploy.capture.graph import CapturedModel, flat_nodes, is_float, module_path
 from razordeploy.config.backend_spec import BackendSpec, OpRule
 from razordeploy.config.scheme import QScheme
-from razordeploy.quantization.grid_moves import is_part, source_of
+from razordeploy.quantization.grid_moves import GridMoves, is_constant, is_part, source_of
 from razordeploy.quantization.op_kinds import kind_of
 from razordeploy.quantization.plan import ObserverSpec, PlannedOp, QuantPlan, QuantPoint
 from razordeploy.quantization.sums import all_run_before, is_plain_sum
@@ -79,7 +79,7 @@ class _Placement:
         self.settings = {n: settings(n, self.kinds[n] or "", rule) for n, rule in self.rules.items()}
         self.values: dict[tuple[fx.Node, QScheme], _Value] = {}
         self.parent: dict[tuple[fx.Node, QScheme], tuple[fx.Node, QScheme]] = {}
-        self.beginnings: set[fx.Node] = set()
+        self.moves = GridMoves(spec, self.kinds)
 
     def plan(self) -> QuantPlan:
         reasons = self._exclusions()
@@ -109,7 +109,7 @@ class _Placement:
             skip = self.settings[node].skip
             if skip is not None:
                 reasons[node] = skip
-            elif rule.weight is not None and not self._is_constant(node.args[rule.weight]):
+            elif rule.weight is not None and not is_constant(node.args[rule.weight]):
                 reasons[node] = "its weight is computed at run time"
             elif not is_float(node):
                 reasons[node] = "not a floating-point tensor"
@@ -132,7 +132,7 @@ class _Placement:
         changed = True
         while changed:
             changed = False
-            self.beginnings = self._float_beginnings(chosen)
+            self.moves.beginnings = self._float_beginnings(chosen)
             for node in able:
                 why = self._not_joining(node, chosen) if node in chosen and self.rules[node].join else None
                 if why is not None:
@@ -148,12 +148,12 @@ class _Placement:
         """
         found, written_by_int8 = set[fx.Node](), set[fx.Node]()
         for node in self.nodes:
-            if self._keeps_grid(node):
+            if self.moves.keeps_grid(node):
                 source = source_of(node)
                 int8 = source in written_by_int8
-                if not int8 and (is_part(node) or (source in found and self.kinds[source] in self.spec.unify)):
+                if not int8 and (is_part(node) or (source in found and self.moves.unifies(source))):
                     found.add(node)
-            elif self.kinds[node] in self.spec.unify:
+            elif self.moves.unifies(node):
                 parts = list(flat_nodes(node.args[0]))
                 int8 = written_by_int8.issuperset(parts)
                 if written_by_int8.isdisjoint(parts):
@@ -181,13 +181,13 @@ class _Placement:
         others = self._quantized_inputs(node, chosen)
         if not others or len(others) == len(self._activations(node)):
             return False
-        return all(self._is_read_as_int8(root, node, chosen) for v in others for root in self._roots(v))
+        return all(self._is_read_as_int8(root, node, chosen) for v in others for root in self.moves.roots(v))
 
     def _is_read_as_int8(self, root: fx.Node, reader: fx.Node, chosen: set[fx.Node]) -> bool:
-        return any(c in chosen and c is not reader and not self.rules[c].join for c in self._readers(root))
+        return any(c in chosen and c is not reader and not self.rules[c].join for c in self.moves.readers(root))
 
     def _is_int8_source(self, value: fx.Node, reader: fx.Node, chosen: set[fx.Node]) -> bool:
-        roots = list(self._roots(value))
+        roots = list(self.moves.roots(value))
         return all(self._base(r) in chosen or self._is_read_as_int8(r, reader, chosen) for r in roots)
 
     def _consumers(self, node: fx.Node) -> Iterator[fx.Node]:
@@ -198,28 +198,10 @@ class _Placement:
             if user in seen:
                 continue
             seen.add(user)
-            if self._is_fused(user) or self._passes(user) or self.kinds.get(user) in self.spec.unify:
+            if self._is_fused(user) or self.moves.passes(user) or self.moves.unifies(user):
                 stack.extend(user.users)
             else:
                 yield user
-
-    def _readers(self, value: fx.Node) -> Iterator[fx.Node]:
-        """Operations that read ``value`` directly or through grid-passing operations."""
-        for user in value.users:
-            if self._passes(user):
-                yield from self._readers(user)
-            else:
-                yield user
-
-    def _roots(self, value: fx.Node) -> Iterator[fx.Node]:
-        """Values where the grid of ``value`` begins."""
-        if self._passes(value):
-            yield from self._roots(source_of(value))
-        elif self.kinds.get(value) in self.spec.unify:
-            for part in flat_nodes(value.args[0]):
-                yield from self._roots(part)
-        else:
-            yield value
 
     def _base(self, value: fx.Node) -> fx.Node:
         """The operation whose kernel writes ``value``: looks through fused activations."""
@@ -236,22 +218,12 @@ class _Placement:
             return source in self.rules and self.rules[source].weight is not None
         return kind in self.spec.fused_activations and (source in self.rules or self._is_fused(source))
 
-    def _passes(self, node: fx.Node) -> bool:
-        return self._keeps_grid(node) and node not in self.beginnings
-
-    def _keeps_grid(self, node: fx.Node) -> bool:
-        return self.kinds.get(node) in self.spec.same_grid and bool(node.args) and isinstance(node.args[0], fx.Node)
-
-    @staticmethod
-    def _is_constant(node: object) -> bool:
-        return isinstance(node, fx.Node) and node.op == "get_attr"
-
     def _activations(self, node: fx.Node) -> list[fx.Node]:
         """Float activations among the inputs that the rule names."""
         found: list[fx.Node] = []
         for position in self.rules[node].inputs:
             if position < len(node.args):
-                found += [n for n in flat_nodes(node.args[position]) if is_float(n) and not self._is_constant(n)]
+                found += [n for n in flat_nodes(node.args[position]) if is_float(n) and not is_constant(n)]
         return found
 
     def _quantized_inputs(self, node: fx.Node, chosen: set[fx.Node]) -> list[fx.Node]:
@@ -274,7 +246,7 @@ class _Placement:
 
     def _may_take(self, value: fx.Node, node: fx.Node, host: fx.Node, chosen: set[fx.Node]) -> bool:
         """Tell whether nobody needs the integers of ``value`` once ``host`` has written the sum over them."""
-        int8 = {u for u in value.users if u in chosen or self._passes(u) or self.kinds.get(u) in self.spec.unify}
+        int8 = {u for u in value.users if u in chosen or self.moves.passes(u) or self.moves.unifies(u)}
         return value is not host.args[0] and all_run_before(int8 - {node, host}, host)
 
     # Which values ----------------------------------------------------------------------------------------------
@@ -291,66 +263,30 @@ class _Placement:
         record.users.add(reader.name)
         if self.spec.pairs_at_readers:
             return
-        if self._passes(value):
-            source = source_of(value)
-            if is_float(source) and not self._is_constant(source):
-                record.written = self.spec.requantize_same_grid
-                below = value if value.args[0] is source else value.args[0]
-                assert isinstance(below, fx.Node)
-                self._request(source, below, wanted)
-                self._unite(key, (source, wanted.activation))
-        elif self.kinds.get(value) in self.spec.unify and self._may_unify(value):
+        for source, below in self.moves.sources(value):
             record.written = self.spec.requantize_same_grid
-            for part in flat_nodes(value.args[0]):
-                self._request(part, value, wanted)
-                self._unite(key, (part, wanted.activation))
+            self._request(source, below, wanted)
+            self._unite(key, (source, wanted.activation))
 
     def _agreed(self, value: fx.Node, wanted: OpSettings) -> OpSettings:
         """``wanted``, on the symmetric grid that an operation on the way to ``value`` passes on: it passes on one."""
         if self.spec.pairs_at_readers or wanted.activation.symmetric:
             return wanted
-        for source in self._sources(value):
+        for source, below in self.moves.sources(value):
             for (node, scheme), record in self.values.items():
-                if node is source and scheme.symmetric and value.name in record.users:
+                if node is source and scheme.symmetric and below.name in record.users:
                     return replace(wanted, activation=scheme)
             found = self._agreed(source, wanted)
             if found is not wanted:
                 return found
         return wanted
 
-    def _sources(self, value: fx.Node) -> list[fx.Node]:
-        """Values that a request for ``value`` climbs to next."""
-        if self._passes(value):
-            return [source_of(value)]
-        unified = self.kinds.get(value) in self.spec.unify and self._may_unify(value)
-        return list(flat_nodes(value.args[0])) if unified else []
-
     def _unite_relatives(self) -> None:
         """Give one grid to values that the engine would move to one place: copies of one value, parts of one whole."""
         for key in list(self.values):
-            for root in self._beginnings(key[0]):
+            for root in self.moves.starts(key[0]):
                 self.parent.setdefault((root, key[1]), (root, key[1]))
                 self._unite(key, (root, key[1]))
-
-    def _beginnings(self, value: fx.Node) -> Iterator[fx.Node]:
-        """Values where the grid of ``value`` begins, or would begin if nothing stood in its way."""
-        source = source_of(value) if self._passes(value) else None
-        if source is not None and is_float(source) and not self._is_constant(source):
-            yield from self._beginnings(source)
-        elif self.kinds.get(value) in self.spec.unify and self._may_unify(value):
-            for part in flat_nodes(value.args[0]):
-                yield from self._beginnings(part)
-        else:
-            yield value
-
-    def _may_unify(self, value: fx.Node) -> bool:
-        """A value that several concatenations read (DenseNet) would chain all their grids into one."""
-        parts = list(flat_nodes(value.args[0]))
-        if value in self.beginnings:
-            return False
-        return all(is_float(p) and not self._is_constant(p) for p in parts) and all(
-            sum(self.kinds.get(c) in self.spec.unify for c in root.users) <= 1 for p in parts for root in self._roots(p)
-        )
 
     def _share(self, chosen: list[fx.Node]) -> None:
         """Quantize the outputs of kernels that need it, for every consumer."""
@@ -368,7 +304,7 @@ class _Placement:
                 self.parent[key] = key
             self.values[key].users = {u.name for u in end.users}
         for (node, _), record in self.values.items():
-            if record.written and self._passes(node):
+            if record.written and self.moves.passes(node):
                 record.users = {u.name for u in node.users}
 
     def _find(self, key: tuple[fx.Node, QScheme]) -> tuple[fx.Node, QScheme]:
@@ -395,7 +331,7 @@ class _Placement:
                 scheme=scheme,
                 group=f"{root.name}{suffix}",
                 observer=record.observer,
-                observed=self.spec.pairs_at_readers or not self._passes(record.node) or root is record.node,
+                observed=self.spec.pairs_at_readers or not self.moves.passes(record.node) or root is record.node,
             )
 
     def _weight_points(self, chosen: list[fx.Node]) -> Iterator[QuantPoint]:
@@ -420,7 +356,7 @@ class _Placement:
         taken = set(chosen)
         for node in self.nodes:
             kind = self.kinds[node]
-            if kind is None or not is_float(node) or self._keeps_grid(node) or self._is_fused(node):
+            if kind is None or not is_float(node) or self.moves.keeps_grid(node) or self._is_fused(node):
                 continue
             if node not in taken and kind in self.spec.unify:
                 continue
