@@ -122,7 +122,7 @@ class _Placement:
         return reasons
 
     def _may_begin_at_floor(self, value: fx.Node, reader: fx.Node) -> bool:
-        while len(value.users) == 1 and self._keeps_grid(value):
+        while len(value.users) == 1 and self.moves.keeps_grid(value):
             value = value.args[0]  # type: ignore[assignment]
         return len(value.users) == 1 and not self.settings[reader].of(value).activation.symmetric
 
