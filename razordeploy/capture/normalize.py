@@ -47,6 +47,17 @@ _CHECKS = {
     _aten.sym_constrain_range_for_size.default,
     torch.ops.aten._assert_scalar.default,
 }
+_NEUTRAL: dict[object, int] = {
+    _aten.add.Tensor: 0,
+    _aten.add.Scalar: 0,
+    _aten.sub.Tensor: 0,
+    _aten.sub.Scalar: 0,
+    _aten.mul.Tensor: 1,
+    _aten.mul.Scalar: 1,
+    _aten.div.Tensor: 1,
+    _aten.div.Scalar: 1,
+}
+"""The number that changes nothing as the second operand."""
 _JOINS = {_aten.cat.default, _aten.concat.default}
 _RESHAPES = {_aten.view.default: _aten.reshape.default, _aten._unsafe_view.default: _aten.reshape.default}
 _BY_RESULT = {_aten.reshape_as.default, _aten.view_as.default, _aten.squeeze.default}
@@ -188,12 +199,22 @@ def _drop_checks(graph_module: fx.GraphModule) -> None:
 def _drop_no_ops(graph_module: fx.GraphModule) -> None:
     graph = graph_module.graph
     for node in list(graph.nodes):
-        if node.op == "call_function" and node.target in _NO_OPS and isinstance(node.args[0], fx.Node):
+        if (node.target in _NO_OPS and isinstance(node.args[0], fx.Node)) or _is_neutral(node):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
         elif node.target in _JOINS and len(node.args[0]) == 1:  # a dense block's first concatenation
             node.replace_all_uses_with(node.args[0][0])
             graph.erase_node(node)
+
+
+def _is_neutral(node: fx.Node) -> bool:
+    """Tell whether ``node`` adds 0 or multiplies by 1, and keeps the type."""
+    if node.target not in _NEUTRAL or len(node.args) < 2 or not isinstance(node.args[0], fx.Node):
+        return False
+    number, before, after = node.args[1], node.args[0].meta.get("val"), node.meta.get("val")
+    if not isinstance(number, int | float) or number != _NEUTRAL[node.target]:
+        return False
+    return isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor) and before.dtype == after.dtype
 
 
 def _views_to_reshapes(graph_module: fx.GraphModule) -> None:

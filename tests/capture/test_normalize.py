@@ -146,6 +146,16 @@ def test_no_ops_are_dropped():
     assert _targets(capture(net, (torch.randn(2, 4, 3, 3),))) == [_aten.conv2d.default, _aten.flatten.using_ints]
 
 
+def test_what_adds_nothing_is_dropped():
+    net = _Net(lambda net, x: sum([net.conv(x), x * 1]) / 1.0 - 0)
+    assert _targets(capture(net, (torch.randn(2, 4, 3, 3),))) == [_aten.conv2d.default, _aten.add.Tensor]
+
+
+def test_a_new_type_is_kept():
+    net = _Net(lambda net, x: net.conv(x) + (x.argmax(1, keepdim=True) * 1.0))
+    assert _aten.mul.Tensor in _targets(capture(net, (torch.randn(2, 4, 3, 3),)))
+
+
 def test_a_concatenation_of_one_tensor_is_dropped():
     net = _Net(lambda net, x: torch.cat([net.conv(torch.cat([x], 1)), x], 1))
     assert _targets(capture(net, (torch.randn(2, 4, 3, 3),))) == [_aten.conv2d.default, _aten.cat.default]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -26,6 +27,20 @@ def _rolled_keeps_its_shape(model: ir.Model) -> None:
         source, behind, before = parts
         if behind.inputs[1] is before.inputs[2]:  # from one index to the end, then up to that index
             out.shape, out.type = source.shape, source.type
+
+
+def _resized_has_a_shape(model: ir.Model) -> None:
+    """The exporter leaves the shape open behind an upsampling by a factor."""
+    for node in model.graph:
+        source, out = node.inputs[0] if node.inputs else None, node.outputs[0]
+        if node.op_type != "Resize" or len(node.inputs) != 3 or source is None or source.shape is None:
+            continue
+        scales = ir.convenience.get_const_tensor(node.inputs[2]) if node.inputs[2] is not None else None
+        if out.shape is None and scales is not None and source.shape.rank() == scales.size:
+            factors = [float(f) for f in scales.numpy()]
+            sizes = zip(source.shape, factors, strict=True)
+            out.shape = ir.Shape([math.floor(s * f) if isinstance(s, int) else s if f == 1 else None for s, f in sizes])
+            out.type = source.type
 
 
 def two_slices(concat: ir.Node) -> tuple[ir.Value, ir.Node, ir.Node] | None:
@@ -207,6 +222,7 @@ def _axes(node: ir.Node) -> list[int] | None:
 
 _PASSES: list[Callable[[ir.Model], None]] = [
     _rolled_keeps_its_shape,
+    _resized_has_a_shape,
     _fold_constants,
     _mean_to_global_pool,
     _constant_shapes,

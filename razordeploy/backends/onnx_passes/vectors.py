@@ -102,7 +102,7 @@ def _joins(node: ir.Node, union: _Union) -> bool:
         return False
     if kind in {"QuantizeLinear", "DequantizeLinear"} and not all(_rank(v) == 0 for v in node.inputs[1:]):
         return False
-    if kind in _KEEP_CHANNELS and _input(node).const_value is None:
+    if (kind in _KEEP_CHANNELS or _only_images(node)) and _input(node).const_value is None:
         union.join(_input(node), out)
         return True
     if kind in _ELEMENTWISE and all(v is not None and _size(v) == _size(out) for v in node.inputs):
@@ -111,6 +111,13 @@ def _joins(node: ir.Node, union: _Union) -> bool:
             union.join(value, out)
         return True
     return False
+
+
+def _only_images(node: ir.Node) -> bool:
+    """Tell whether a Resize is given factors, and leaves channels alone."""
+    scales = node.inputs[2] if node.op_type == "Resize" and len(node.inputs) == 3 else None
+    factors = ir.convenience.get_const_tensor(scales) if scales is not None else None
+    return factors is not None and bool(factors.numpy()[_CHANNELS] == 1)
 
 
 def _layer(node: ir.Node) -> _Layer | None:

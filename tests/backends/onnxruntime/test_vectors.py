@@ -29,6 +29,17 @@ class _Block(nn.Module):
         return self.head(x + self.down(y))
 
 
+class _Levels(nn.Module):
+    """Images of two sizes, of which the smaller one is enlarged and added to the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(4, 6, 1), nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.Conv2d(6, 7, 1)
+
+    def forward(self, x):
+        return self.c(F.relu(self.a(x) + F.interpolate(self.b(x), scale_factor=2.0)))
+
+
 class _Joined(nn.Module):
     """Values of 6 channels that a concatenation and a split join to others."""
 
@@ -63,10 +74,10 @@ def _plain(monkeypatch):
     monkeypatch.setattr(rewrite, "fill_vectors", lambda model, **_: None)
 
 
-@pytest.mark.parametrize("net", [_Block, _Joined, _Twice])
+@pytest.mark.parametrize("net", [_Block, _Joined, _Levels, _Twice])
 def test_the_result_stays(net, build, monkeypatch):
     torch.manual_seed(0)
-    net, x = net(), torch.randn(3, 3 if net is _Block else 4, 9, 9)
+    net, x = net(), torch.randn(3, 3 if net is _Block else 4, 8, 8)
     filled = build(net, x)
     _plain(monkeypatch)
     plain = build(net, x)
@@ -86,6 +97,15 @@ def test_which_channels_are_added(build):
         [32, 8, 1, 1],
         [8, 32, 1, 1],
         [5, 8, 1, 1],  # the output keeps its own
+    ]
+
+
+def test_levels_of_two_sizes_are_added(build):
+    torch.manual_seed(0)
+    assert list(_weights(build(_Levels(), torch.randn(3, 4, 8, 8)).path).values()) == [
+        [8, 4, 1, 1],
+        [8, 4, 3, 3],
+        [7, 8, 1, 1],
     ]
 
 
