@@ -8,19 +8,18 @@ labels the engine's outputs are held against the float model's, on calibration s
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import fx
 
 from razordeploy import __version__
 from razordeploy.backends.base import Backend
-from razordeploy.backends.harness import torch_runner
 from razordeploy.deployment import Deployment
 from razordeploy.each_backend import Made
 from razordeploy.errors import RazorDeployError
@@ -29,10 +28,9 @@ from razordeploy.quantization.algorithms.data import Work
 from razordeploy.quantization.algorithms.table import EQUALIZING, build_algorithms, improve
 from razordeploy.quantization.cache import model_digest
 from razordeploy.quantization.calibrate import Interrupted
-from razordeploy.quantization.compare import sqnr_db
 from razordeploy.quantization.draft import Draft
-from razordeploy.quantization.sensitivity import Effect, Sensitivity, analyze, ranked
-from razordeploy.recovery_goal import CANDIDATE, Goal, goal_of_outputs, trial
+from razordeploy.recovery_float import fewest, in_float, more, most_in_float, ranking
+from razordeploy.recovery_goal import CANDIDATE, KINDS, Goal, goal_of_outputs, trial
 from razordeploy.recovery_state import RecoveryState, StateFile
 from razordeploy.train.evaluate import evaluate
 from razordeploy.validation import any_batch, stoppable
@@ -46,11 +44,16 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("block fine-tuning", ("LSQFinetune",)),
 )
 """Name of the step -> algorithms that it adds; those that place the grids anew go before what is there already."""
-_MOST_FLOAT = 0.75
-"""Share of the quantized operations that may go back to float: beyond it there is no int8 engine left to speak of."""
+_LEARNING = frozenset({"AdaRound", "QDrop", "LSQFinetune"})
+"""Algorithms that take long; they bring back what the weights lose."""
+_LEARN_SECONDS = 120.0
+"""Time, without labels, for each of them: the parts it has not come to by then stay as they were."""
+_LEARN_VALUES = 2**20
+"""Input values of a batch that they learn on, about; but at least four samples."""
+_FLOAT = "operations in float"
 _TRAINING = "training"
-_RANKED_ON = 64
-"""Samples that operations are ranked on."""
+_FEW = 32
+"""Samples that scales of a simulation are taken from, where operations in float make new ones necessary."""
 
 Finetune = Callable[[Backend, Draft, Path], Draft]
 """Trains a draft for a short time: ``(backend, draft, folder for checkpoints) -> draft``."""
@@ -72,6 +75,8 @@ class Recovery:
     """Where finished steps are kept; None: nowhere."""
     state: RecoveryState = field(init=False)
     best: Draft = field(init=False)
+    base: Draft | None = None
+    """The best draft before operations go back to float."""
 
     def run(self, plain_drop: float) -> tuple[Draft, dict[str, Any]]:
         """Try one step after the other.
@@ -91,11 +96,14 @@ class Recovery:
         saved = self.state_file.load(plain_drop) if self.state_file is not None else None
         if saved is not None:
             self.state, self.best = saved.state, saved.restored(self.plain)
-        for name, attempt in self._attempts():
-            if self._holds():
-                break
-            if name not in {step["name"] for step in self.state.steps}:
-                self._try(name, attempt)
+            self.base = saved.restored_base(self.plain)
+        for name, algorithms in STEPS:
+            if not self._holds():
+                self._once(name, lambda algorithms=algorithms: self._with(algorithms))  # type: ignore[misc]
+        if self.base is not None or not self._holds():  # fewer in float may do, where a run ended in between
+            self._leave_in_float()
+        if not self._holds():
+            self._once(_TRAINING, self._trained)
         record = {
             "of": self.goal.of,
             "target": self.goal.limit,
@@ -111,12 +119,14 @@ class Recovery:
     def _holds(self) -> bool:
         return self.state.drop <= self.goal.limit
 
-    def _attempts(self) -> Iterator[tuple[str, Callable[[], Draft | str]]]:
-        for name, algorithms in STEPS:
-            yield name, lambda algorithms=algorithms: self._with(algorithms)  # type: ignore[misc]
-        for count in self._counts():
-            yield f"{count} in float", lambda count=count: self._reverted(count)  # type: ignore[misc]
-        yield _TRAINING, self._trained
+    def _done(self, name: str) -> dict[str, Any] | None:
+        return next((step for step in self.state.steps if step["name"] == name), None)
+
+    def _once(self, name: str, attempt: Callable[[], Draft | str]) -> dict[str, Any]:
+        """What came of a step, which is tried unless an earlier run has done so."""
+        if self._done(name) is None:
+            self._try(name, attempt)
+        return self._done(name) or {}
 
     def _try(self, name: str, attempt: Callable[[], Draft | str]) -> None:
         start, before = time.perf_counter(), self.state.drop
@@ -131,7 +141,8 @@ class Recovery:
         if isinstance(found, str):
             self._note({"name": name, "kept": False, "note": found, "seconds": time.perf_counter() - start})
             return
-        kept = drop < before
+        held = self._holds()  # then it is about fewer operations in float
+        kept = drop <= self.goal.limit if held else drop < before
         asked = list(self._asked)
         step = {
             "name": name,
@@ -140,7 +151,7 @@ class Recovery:
             "kept": kept,
             "int8": sum(op.int8 for op in found.plan.ops),
             "seconds": time.perf_counter() - start,
-            "note": "; ".join(self.work.notes) or ("" if kept else "no better"),
+            "note": "; ".join(self.work.notes) or ("" if kept else "too few" if held else "no better"),
         }
         if kept:
             self.best, self.state.drop, self.state.algorithms = found, drop, asked
@@ -150,56 +161,97 @@ class Recovery:
         self.state.steps.append(step)
         self.work.notes.clear()
         if self.state_file is not None and step["name"] != _TRAINING:  # a training keeps its own result
-            self.state_file.save(self.state, self.best)
+            self.state_file.save(self.state, self.best, self.base)
 
     def _with(self, names: Sequence[str]) -> Draft | str:
         new = [{"type": name} for name in names]
+        if _LEARNING.isdisjoint(names):
+            work = self.work
+        else:
+            in_vain = self._activations_lose_too_much()
+            if in_vain:
+                return in_vain
+            work = self._work_to_learn()
         if not any(name in EQUALIZING for name in names):
             self._asked = [*self.state.algorithms, *new]
-            return improve(self.best, build_algorithms(new), self.work)
-        equalized = improve(self.plain, build_algorithms(new), self.work)
+            return improve(self.best, build_algorithms(new), work)
+        equalized = improve(self.plain, build_algorithms(new), work)
         if not equalized.changed(self.plain):
             return "nothing to equalize"
         self._asked = [*new, *self.state.algorithms]
-        return improve(equalized, build_algorithms(self.state.algorithms), self.work)
+        return improve(equalized, build_algorithms(self.state.algorithms), work)
 
-    def _counts(self) -> Iterator[int]:
-        most = max(1, int(_MOST_FLOAT * sum(op.int8 for op in self.plain.plan.ops)))
-        count = 1
-        while count < most:
-            yield count
-            count *= 2
-        yield most
+    def _activations_lose_too_much(self) -> str:
+        """Why weights that are rounded otherwise cannot reach the goal; empty where they may."""
+        if self.goal.simulated is None:
+            return ""
+        if self.state.apart is None:
+            self._begin("round weights and activations apart")
+            self.state.apart = {kind: self.goal.simulated(self.best, (kind,)) for kind in KINDS}
+        if self.state.apart["activation"] <= self.goal.limit:
+            return ""
+        weights, activations, least = (
+            f"{1 - loss / 100:.4f}" for loss in (*self.state.apart.values(), self.goal.limit)
+        )
+        return (
+            f"activations alone keep a cosine of {activations}, weights alone {weights}: no rounding of weights gives "
+            f"{least}"
+        )
 
-    def _reverted(self, count: int) -> Draft | str:
-        self._asked = self.state.algorithms
+    def _work_to_learn(self) -> Work:
+        work = self.work
+        if self.goal.of == "outputs":
+            work = replace(work, until=time.monotonic() + _LEARN_SECONDS)
+        if self.plain.captured.dynamic_batch:
+            of_one = sum(x[0].numel() for x in work.inputs)
+            work = replace(work, batch=min(work.batch, max(4, _LEARN_VALUES // of_one)))
+        return work
+
+    # Operations in float ---------------------------------------------------------------------------------------
+
+    def _leave_in_float(self) -> None:
+        self.base = self.base or self.best
         if self.state.ranking is None:
             self._begin("rank operations")
-            self.state.ranking = [(s.node, s.module, s.isolated.sqnr_db) for s in ranked(self._sensitivities())]
-        reasons = {
-            node: f"float: keeps {db:.0f} dB when it alone is quantized"
-            for node, _, db in self.state.ranking[:count]
-            if db is not None
-        }
-        if not reasons:
-            return "no operation does harm alone"
-        draft = self.best.copied()
-        draft.keep_float(reasons, self.work.batches())
-        self.work.notes.append("float: " + ", ".join(m or n for n, m, _ in self.state.ranking[:count]))
-        return draft
+            self.state.ranking = ranking(self.base, self.work)
+        most = min(most_in_float(self.plain), len(self.state.ranking))
+        if not most:
+            self._note({"name": _FLOAT, "kept": False, "note": "no operation does harm alone", "seconds": 0.0})
+        elif self.goal.simulated is None:
+            fewest(most, self._engine_holds)
+        elif not self._holds():
+            self._by_simulation(most)
 
-    def _sensitivities(self) -> list[Sensitivity]:
-        draft, inputs = self.best, next(iter(replace(self.work, batch=_RANKED_ON).batches(_RANKED_ON)))
-        if not draft.captured.dynamic_batch:
-            inputs = tuple(x[: draft.captured.batch_size] for x in inputs)
-        arrays = [x.numpy() for x in inputs]
-        expected = _first(torch_runner(draft.float_model().graph_module)(*arrays))
+    def _engine_holds(self, count: int) -> bool:
+        step = self._once(f"{count} in float", lambda: self._reverted(count))
+        return bool(step.get("drop", math.inf) <= self.goal.limit)
 
-        def measure(module: fx.GraphModule) -> Effect:
-            self.work.pause()
-            return Effect(sqnr_db=sqnr_db(expected, _first(torch_runner(module)(*arrays))))
+    def _by_simulation(self, most: int) -> None:
+        """Simulations, which take no build, say how many have to be in float; then engines are made."""
+        start, losses = time.perf_counter(), dict[int, float]()
 
-        return analyze(draft, measure, parts=())
+        def simulation_holds(count: int) -> bool:
+            assert self.goal.simulated is not None
+            self._begin(f"simulate {count} of up to {most} operations in float")
+            losses[count] = self.goal.simulated(self._reverted(count, _FEW), KINDS)
+            return losses[count] <= self.goal.limit
+
+        count = None if self._done(_FLOAT) else fewest(most, simulation_holds)
+        self.work.notes.clear()
+        seconds = time.perf_counter() - start
+        if losses and count is None:
+            found = f"even {most} operations in float keep a cosine of {1 - losses[most] / 100:.4f} in simulation"
+            self._note({"name": _FLOAT, "kept": False, "note": found, "seconds": seconds})
+        for tried in more(count, most) if count is not None else ():
+            if self._engine_holds(tried):
+                break
+
+    def _reverted(self, count: int, samples: int | None = None) -> Draft:
+        assert self.base is not None and self.state.ranking is not None
+        self._asked = self.state.algorithms
+        chosen = self.state.ranking[:count]
+        self.work.notes.append("float: " + ", ".join(module or node for node, module, _ in chosen))
+        return in_float(self.base, chosen, self.work.batches(samples))
 
     def _trained(self) -> Draft | str:
         self._asked = [*self.state.algorithms, {"type": "QAT"}]
@@ -216,10 +268,6 @@ class Recovery:
 
     def _kept(self) -> str:
         return "nothing is kept" if self.state_file is None else f"{len(self.state.steps)} finished steps are kept"
-
-
-def _first(outputs: Any) -> torch.Tensor:
-    return torch.as_tensor(outputs[0] if isinstance(outputs, tuple) else outputs)
 
 
 def engine_drop(deployment: Deployment, backend: Backend, draft: Draft) -> float:

@@ -6,10 +6,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from torch import fx
 
 from razordeploy.backends.base import Backend
 from razordeploy.backends.harness import torch_runner
@@ -21,8 +23,12 @@ from razordeploy.validation import any_batch
 
 CANDIDATE = ".candidate-"
 """What the folders of engines that are tried start with."""
+KINDS = ("weight", "activation")
+"""What is rounded."""
 _HELD_OUT = 64
 """Calibration samples, at most, that outputs are compared on and nothing is learned from."""
+_SIMULATED = 16
+"""How many of them simulations run on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +39,9 @@ class Goal:
     limit: float
     loss: Callable[[Draft], float]
     """Of the engine of a draft. ``metric``: in points; ``outputs``: ``100 (1 - cosine)`` to the float model's."""
+    simulated: Callable[[Draft, Sequence[str]], float] | None = None
+    """The same of a simulation that rounds only values of the given kinds (``weight``, ``activation``); None: a
+    simulation takes no less time than an engine."""
 
 
 @contextmanager
@@ -59,7 +68,12 @@ def goal_of_outputs(deployment: Deployment, backend: Backend, work: Work) -> tup
     else:
         learned = replace(work, inputs=tuple(x[:-held_out] for x in work.inputs))
     arrays = [x[-held_out:].numpy() for x in work.inputs]
-    expected = _leaves(any_batch(deployment.captured, torch_runner(deployment.captured.graph_module))(*arrays))
+    few_arrays = [x[: max(unit, min(_SIMULATED, held_out) // unit * unit)] for x in arrays]
+
+    def outputs(module: fx.GraphModule, inputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        return _leaves(any_batch(deployment.captured, torch_runner(module))(*inputs))
+
+    expected = outputs(deployment.captured.graph_module, arrays)
 
     def loss(draft: Draft) -> float:
         work.pause()
@@ -67,7 +81,18 @@ def goal_of_outputs(deployment: Deployment, backend: Backend, work: Work) -> tup
             found = _leaves(any_batch(draft.captured, run)(*arrays))
         return 100 * (1 - min(map(cosine, expected, found)))
 
-    return Goal(of="outputs", limit=100 * (1 - deployment.job.deploy.min_cosine), loss=loss), learned
+    @cache
+    def expected_of_few() -> Sequence[np.ndarray]:
+        return outputs(deployment.captured.graph_module, few_arrays)
+
+    def simulated(draft: Draft, kinds: Sequence[str]) -> float:
+        work.pause()
+        plan = replace(draft.plan, points=tuple(p for p in draft.plan.points if p.kind in kinds))
+        found = outputs(simulate(draft.captured, plan, draft.params), few_arrays)
+        return 100 * (1 - min(map(cosine, expected_of_few(), found)))
+
+    limit = 100 * (1 - deployment.job.deploy.min_cosine)
+    return Goal(of="outputs", limit=limit, loss=loss, simulated=simulated), learned
 
 
 def _leaves(outputs: Any) -> Sequence[np.ndarray]:

@@ -25,7 +25,7 @@ LAYERS = (
     ("backends", "compress"),
     ("job",),
     ("each_backend", "source", "validation"),
-    ("deployment", "preparation", "recovery_state"),
+    ("deployment", "preparation", "recovery_float", "recovery_state"),
     ("recovery_goal",),
     ("cost_aware", "recovery"),
     ("analysis", "conversion", "pipeline", "sliced"),

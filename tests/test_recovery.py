@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import razordeploy as rd
-from razordeploy import recovery
+from razordeploy import recovery, recovery_float
 from razordeploy.api import build_report
 from razordeploy.config.qconfig import QuantizeConfig
 from razordeploy.config.sections import DeployConfig
@@ -176,7 +176,7 @@ def test_every_backend_recovers(job, backend):
 def test_the_compilers_engine_recovers(job, monkeypatch):
     pytest.importorskip("torch._inductor", reason="needs torch._inductor")
     monkeypatch.setattr(recovery, "STEPS", tuple(step for step in recovery.STEPS if step[0] == "equalization"))
-    monkeypatch.setattr(recovery, "_MOST_FLOAT", 0.0)
+    monkeypatch.setattr(recovery_float, "_MOST_FLOAT", 0.0)
     result = run_ptq(job(**of(uneven(), backends=["torch_native"], deploy=DeployConfig(max_drop=4.0))))
     found, entry = record(result, "torch_native"), result.backends["torch_native"]
     assert found["start"] > 10 and found["met"] and [s["name"] for s in found["steps"]] == ["equalization"]
@@ -252,7 +252,7 @@ def test_without_labels_the_outputs_are_what_is_recovered(job, tmp_path):
 
 def test_without_labels_a_cosine_that_cannot_be_reached_is_a_failure(job, monkeypatch):
     monkeypatch.setattr(recovery, "STEPS", (("range search", ("RangeSearch",)),))
-    monkeypatch.setattr(recovery, "_MOST_FLOAT", 0.1)
+    monkeypatch.setattr(recovery_float, "_MOST_FLOAT", 0.1)
     entry = run_ptq(job(evaluation=None, deploy=DeployConfig(min_cosine=1.0))).backends["academic"]
     assert not entry["recovery"]["met"] and not entry["passed"]
     assert "keep a cosine of 0." in entry["failures"][0] and entry["failures"][0].endswith("under 1.0")
@@ -318,7 +318,7 @@ def test_from_python(tmp_path):
 
 def test_what_training_gave_is_asked_for_again_and_not_read_from_the_steps(job, monkeypatch):
     monkeypatch.setattr(recovery, "STEPS", recovery.STEPS[:1])
-    monkeypatch.setattr(recovery, "_MOST_FLOAT", 0.0)
+    monkeypatch.setattr(recovery_float, "_MOST_FLOAT", 0.0)
     asked = []
 
     def finetune(backend, draft, folder):

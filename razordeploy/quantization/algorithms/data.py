@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -28,11 +29,18 @@ class Work:
     """Called often; raises where the run was asked to end."""
     notes: list[str] = field(default_factory=list)
     """Lines for the report."""
+    until: float | None = None
+    """When, by ``time.monotonic()``, an algorithm that learns part after part leaves the rest as it is; None: never."""
 
     @property
     def samples(self) -> int:
         """How many samples there are."""
         return int(self.inputs[0].shape[0])
+
+    @property
+    def over(self) -> bool:
+        """Whether the time is up."""
+        return self.until is not None and time.monotonic() >= self.until
 
     def batches(self, limit: int | None = None) -> Iterator[tuple[torch.Tensor, ...]]:
         """Batches of the first ``limit`` samples, at least one; a smaller last one where sizes may vary."""

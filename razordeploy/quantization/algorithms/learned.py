@@ -144,6 +144,7 @@ def _each(
     held: dict[Part, dict[fx.Node, tuple[Values, Values]]] = {}
     walk = Walk(draft, work, limit=samples)
     gains: list[float] = []
+    left = 0
 
     def before(node: fx.Node) -> None:
         for part in starts.get(node, ()):
@@ -154,8 +155,13 @@ def _each(
                     values[source] = (walk.floats[source], walk.rounded[source])
 
     def after(node: fx.Node) -> None:
+        nonlocal left
         part = ends.get(node)
         if part is None:
+            return
+        if work.over:
+            left += 1
+            held.pop(part)
             return
         work.tell(f"{name}: {len(gains) + 1} of {len(parts)}")
         inputs = held.pop(part)
@@ -164,4 +170,5 @@ def _each(
 
     walk.run(before=before, after=after)
     draft.refresh()
-    work.notes.append(f"{name}: {len(gains)} parts, {mean_log_gain(gains):.1f} dB on average")
+    rest = f", the time was up before {left} others" if left else ""
+    work.notes.append(f"{name}: {len(gains)} parts, {mean_log_gain(gains):.1f} dB on average{rest}")

@@ -8,6 +8,7 @@ error of the outputs, everything else in float.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +35,9 @@ _ESTIMATORS = (
     _Spec(type="PercentileObserver", options=(("percentile", 99.9),)),
     _Spec(type="PercentileObserver", options=(("percentile", 99.99),)),
 )
+
+_VALUES = 2**21
+"""Values of a layer's output that errors are measured on, about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,17 +95,40 @@ def _given(point: QuantPoint) -> bool:
 
 def _error(walk: Walk, node: fx.Node, source: fx.Node, grid: QParams) -> torch.Tensor:
     """Squared error of an operation's output with one input rounded, relative to the output's power."""
-    error = power = torch.zeros((), dtype=torch.float64)
-    for i, expected in enumerate(walk.floats[node]):
-        found = _with_input(walk, node, source, grid, i)
-        error = error + (found - expected).double().square().sum()
-        power = power + expected.double().square().sum()
-    return error / power.clamp(min=torch.finfo(torch.float64).tiny)
+    error = power = 0.0
+    rows = _rows(walk, layer_of(node))
+    for i, expected in enumerate(v[:rows] for v in walk.floats[node]):
+        error += _power(_with_input(walk, node, source, grid, i, rows) - expected)
+        power += _power(expected)
+    return torch.tensor(error, dtype=torch.float64) / max(power, torch.finfo(torch.float64).tiny)
 
 
-def _with_input(walk: Walk, node: fx.Node, source: fx.Node, grid: QParams, batch: int) -> torch.Tensor:
+def _power(x: torch.Tensor) -> float:
+    found = float(x.square().sum())  # in float64, five times as long
+    return found if math.isfinite(found) else float(x.double().square().sum())
+
+
+def _rows(walk: Walk, layer: Layer | None) -> int | None:
+    """How many of a batch's samples are enough to measure a layer's errors on; None: all.
+
+    A layer treats its rows alike, and large images have as many values as the errors of a channel need.
+    """
+    value = None if layer is None else walk.floats[layer.node][0]
+    if value is None or value.dim() < 2:
+        return None
+    batches, of_row = len(walk.inputs), max(1, value[0].numel())
+    return max(1, _VALUES // (of_row * batches))
+
+
+def _with_input(
+    walk: Walk, node: fx.Node, source: fx.Node, grid: QParams, batch: int, rows: int | None = None
+) -> torch.Tensor:
     def value(a: fx.Node) -> Any:
-        found = walk.draft.constant(a) if a.op == "get_attr" else walk.floats[a][batch]
+        if a.op == "get_attr":
+            found = walk.draft.constant(a)
+        else:
+            found = walk.floats[a][batch]
+            found = found if rows is None else found[:rows]
         return fake_quantize(found, grid) if a is source else found
 
     args, kwargs = fx.map_arg(node.args, value), fx.map_arg(node.kwargs, value)
@@ -141,8 +168,10 @@ def _shrunk(layer: Layer, weight: torch.Tensor, point: QuantPoint) -> list[QPara
 def _channel_errors(walk: Walk, layer: Layer, source: fx.Node, grid: QParams) -> torch.Tensor:
     """Squared error of every output channel, ``(out,)``."""
     total = torch.zeros((), dtype=torch.float64)
-    for i, expected in enumerate(walk.floats[layer.node]):
-        square = (_with_input(walk, layer.node, source, grid, i) - expected).double().square()
-        axis = layer.channel_axis % square.dim()
-        total = total + square.sum([d for d in range(square.dim()) if d != axis])
+    rows = _rows(walk, layer)
+    for i, expected in enumerate(v[:rows] for v in walk.floats[layer.node]):
+        error = _with_input(walk, layer.node, source, grid, i, rows) - expected
+        others = [d for d in range(error.dim()) if d != layer.channel_axis % error.dim()]
+        square = error.square().sum(others)
+        total = total + (square.double() if bool(square.isfinite().all()) else error.double().square().sum(others))
     return total
