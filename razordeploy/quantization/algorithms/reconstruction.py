@@ -164,6 +164,7 @@ def _learnable(draft: Draft, point: QuantPoint) -> LearnableFakeQuantize:
     return grid
 
 
+@torch.enable_grad()
 def _train(
     walk: Walk,
     part: Part,
