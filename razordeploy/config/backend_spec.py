@@ -116,6 +116,8 @@ class BackendSpec:
     """Kinds that run inside the operation before them."""
     fused_behind_layers: tuple[str, ...] = ()
     """Kinds that run inside a convolution or linear layer before them, and in nothing else."""
+    grid_clips: bool = False
+    """True: only the grid behind a fused activation clips, so that values with others share no grid with them."""
     share_with_float: bool = False
     """True: float consumers read the quantized value too, because a kernel may have one output only."""
     bias: Literal["float", "int32"] = "float"

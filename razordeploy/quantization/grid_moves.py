@@ -99,8 +99,14 @@ class GridMoves:
     def _may_unify(self, value: fx.Node) -> bool:
         """A value that several concatenations read (DenseNet) would chain all their grids into one."""
         parts = list(flat_nodes(value.args[0]))
-        if value in self.beginnings:
+        roots = [root for p in parts for root in self.roots(p)]
+        if value in self.beginnings or (self.spec.grid_clips and len({self._clipping(r) for r in roots}) > 1):
             return False
         return all(is_float(p) and not is_constant(p) for p in parts) and all(
-            sum(map(self.unifies, root.users)) <= 1 for p in parts for root in self.roots(p)
+            sum(map(self.unifies, root.users)) <= 1 for root in roots
         )
+
+    def _clipping(self, value: fx.Node) -> tuple[object, ...]:
+        """The activation that writes ``value`` in a kernel's last step, with its bounds; empty for any other value."""
+        kind = self.kinds.get(value)
+        return (kind, *value.args[1:]) if kind in self.spec.fused_activations else ()

@@ -27,7 +27,7 @@ def test_activation(tester, kind):
         lambda: nn.Sequential(conv_bn(8, 16, act=act()), conv_bn(16, 8, act=act()), nn.Conv2d(8, 8, 1)), IMAGE
     )
     tested.check_points(openvino=(3, 3), onnxruntime=(6, 3))
-    own = {kind: 2} if kind in {"hardswish", "sigmoid"} else {}
+    own = {kind: 2} if kind in {"hardswish", "leaky_relu", "sigmoid"} else {}
     tested.check_int8({"conv2d": 3}, onnxruntime={"conv2d": 3, **own}).check_float_kernels(
         openvino=set()
     ).run_and_compare()

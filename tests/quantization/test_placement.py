@@ -239,6 +239,19 @@ def test_unified_inputs_of_a_concatenation_share_one_group():
     assert "cat" in _activations(_plan(body, {"conv2d": _CONV}))
 
 
+@pytest.mark.parametrize(("clips", "groups"), [(False, 1), (True, 2)])
+@pytest.mark.parametrize("act", [F.relu, F.relu6])
+def test_a_clipped_value_shares_no_grid_where_the_grid_clips(act, clips, groups):
+    def body(x, a, b, *_):
+        return F.conv2d(torch.cat([act(a(x)), b(x)], 1), torch.ones(4, 8, 1, 1))
+
+    options = {"unify": ("cat",), "grid_clips": clips, "fused_activations": ("relu", "relu6")}
+    rule = replace(_CONV, output=True)
+    points = _plan(body, {"conv2d": rule}, share_with_float=True, **options).points
+    found = {p.group for p in points if "cat" in p.users}
+    assert len(found) == groups, found
+
+
 def test_dense_chains_are_not_unified():
     def body(x, a, b, *_):
         y = a(x)

@@ -89,6 +89,7 @@ _MAIN = {
     "Concat",
     "AveragePool",
     "GlobalAveragePool",
+    "LeakyRelu",
     "Sigmoid",
 }
 
