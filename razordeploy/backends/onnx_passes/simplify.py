@@ -78,6 +78,15 @@ def _mean_to_global_pool(model: ir.Model) -> None:
             node.attributes.clear()
 
 
+def _no_turns(model: ir.Model) -> None:
+    """Drop transposes that leave every axis where it is: the exporter writes them around an indexing, engines run them."""
+    for node in list(model.graph):
+        out, perm = node.outputs[0], list(node.attributes.get_ints("perm", [])) if node.op_type == "Transpose" else []
+        if perm and perm == sorted(perm) and node.inputs[0] is not None and not out.is_graph_output():
+            ir.convenience.replace_all_uses_with(out, node.inputs[0])
+            model.graph.remove(node, safe=True)
+
+
 def _constant_shapes(model: ir.Model) -> None:
     """Give a Reshape whose only unknown size is the batch a constant shape.
 
@@ -225,6 +234,7 @@ _PASSES: list[Callable[[ir.Model], None]] = [
     _resized_has_a_shape,
     _fold_constants,
     _mean_to_global_pool,
+    _no_turns,
     _constant_shapes,
     _pad_in_convolution,
     _batch_norm_again,

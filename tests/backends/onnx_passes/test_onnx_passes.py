@@ -303,3 +303,26 @@ def test_zeros_before_a_convolution_are_its_own_padding(tmp_path):
         session = ort.InferenceSession(tmp_path / "float.onnx", providers=["CPUExecutionProvider"])
         (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
         np.testing.assert_allclose(found, net(x).detach().numpy(), atol=1e-5)
+
+
+class _Rows(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("rows", torch.tensor([2, 0, 1, 1]))
+
+    def forward(self, x):
+        return x.flatten(0, 1)[self.rows + x.argmax().clamp(max=0)] * 2
+
+
+def test_an_indexing_turns_no_axes():
+    """The exporter writes transposes around it that leave every axis where it is."""
+    captured = capture(_Rows(), (torch.randn(_X),), dynamic_batch=False)
+    ops = Counter(n.op_type for n in float_model(export_marked(captured, [], opset=20)).graph)
+    assert ops["GatherND"] == 1 and not ops["Transpose"], ops
+
+
+def test_a_resized_image_has_a_shape():
+    net = nn.Sequential(nn.Upsample(scale_factor=2), nn.Upsample(scale_factor=(1.5, 1.0), mode="bilinear"), nn.ReLU())
+    model = float_model(export_marked(capture(net, (torch.randn(_X),)), [], opset=20))
+    sizes = [list(n.outputs[0].shape)[1:] for n in model.graph if n.op_type in {"Resize", "Relu"}]
+    assert sizes == [[4, 12, 12], [4, 18, 12], [4, 18, 12]]
