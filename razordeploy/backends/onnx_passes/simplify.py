@@ -79,7 +79,7 @@ def _mean_to_global_pool(model: ir.Model) -> None:
 
 
 def _no_turns(model: ir.Model) -> None:
-    """Drop transposes that leave every axis where it is: the exporter writes them around an indexing, engines run them."""
+    """Drop transposes that move no axis: the exporter writes them around an indexing, and engines run them."""
     for node in list(model.graph):
         out, perm = node.outputs[0], list(node.attributes.get_ints("perm", [])) if node.op_type == "Transpose" else []
         if perm and perm == sorted(perm) and node.inputs[0] is not None and not out.is_graph_output():
