@@ -9,6 +9,7 @@ import torch
 from razordeploy.config.scheme import QScheme
 from razordeploy.errors import DataError, RecipeError
 from razordeploy.quantization.fake_quants.lsq import MIN_SCALE, LearnableFakeQuantize, gradient_factor
+from razordeploy.quantization.fake_quants.pact import PACTFakeQuantize
 from razordeploy.quantization.observers.lsq import LSQObserver, LSQPerChannelObserver
 from razordeploy.quantization.plan import QParams
 from razordeploy.quantization.qparams import compute_qparams, fake_quantize
@@ -243,3 +244,20 @@ def test_the_ends_of_the_grid_count_as_clipped() -> None:
     assert x.grad.tolist() == [0.0, 0.0, 0.0]
     assert module.scale.grad is not None
     assert module.scale.grad.item() == pytest.approx((-8 * 100 + 7) / np.sqrt(3 * 7))
+
+
+@pytest.mark.parametrize("cls", [LearnableFakeQuantize, PACTFakeQuantize])
+def test_a_floor_stays_a_whole_number_of_steps_away(cls):
+    torch.manual_seed(0)
+    made = cls(scheme=QScheme(floor=-3.0))
+    x = torch.randn(64, 8) * 4
+    made(x)
+    with torch.no_grad():
+        made.scale.mul_(1.037)
+    out = made(x)
+    steps = int(made.qparams.zero_point)
+    assert float(made.qparams.scale) * steps == pytest.approx(3.0, rel=1e-6)
+    assert out.detach().min() == pytest.approx(-3.0, rel=1e-6)
+    torch.testing.assert_close(out, fake_quantize(x, made.qparams))  # training rounds as what is exported does
+    out.square().sum().backward()
+    assert made.scale.grad is not None and made.scale.grad.isfinite() and made.scale.grad != 0

@@ -14,7 +14,7 @@ from razordeploy.errors import RecipeError
 from razordeploy.quantization.fake_quants.base import FakeQuantizeBase
 from razordeploy.quantization.observers.base import Observer
 from razordeploy.quantization.plan import QParams
-from razordeploy.quantization.qparams import along_axis, fake_quantize
+from razordeploy.quantization.qparams import along_axis, fake_quantize, with_floor
 
 MIN_SCALE = 2.0**-40
 """The scale in use never falls below this, whatever the optimizer makes of the parameter."""
@@ -86,9 +86,9 @@ class LearnableFakeQuantize(FakeQuantizeBase):
 
     @property
     def qparams(self) -> QParams:
-        """Scale and zero point as the grid uses them: positive, and an integer inside the grid."""
+        """Scale and zero point as the grid uses them: positive, an integer inside the grid, from the scheme's floor."""
         q = super().qparams
-        return QParams(scale=q.scale.clamp(min=MIN_SCALE), zero_point=q.zero_point, scheme=q.scheme)
+        return with_floor(QParams(scale=q.scale.clamp(min=MIN_SCALE), zero_point=q.zero_point, scheme=q.scheme))
 
     def _integer_zero_point(self) -> Tensor:
         return self.zero_point.detach().round().clamp(self.scheme.qmin, self.scheme.qmax).to(torch.int64)
@@ -101,9 +101,14 @@ class LearnableFakeQuantize(FakeQuantizeBase):
             if not self.initialized:
                 return x
         self._refresh()
-        scale = along_axis(self.scale, x, self.scheme.ch_axis)
-        zero_point = along_axis(self.zero_point, x, self.scheme.ch_axis)
+        step, offset = self._on_floor() if self.scheme.floor is not None else (self.scale, self.zero_point)
+        scale, zero_point = (along_axis(v, x, self.scheme.ch_axis) for v in (step, offset))
         return self._learned(x, scale, zero_point)
+
+    def _on_floor(self) -> tuple[Tensor, Tensor]:
+        """The grid in use, whose scale is the next one that divides the floor; the gradient goes to the parameter."""
+        q = self.qparams
+        return self.scale + (q.scale - self.scale).detach(), q.zero_point.float()
 
     def _learned(self, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
         """Round, with the gradients that train ``scale`` and ``zero_point``, which broadcast against ``x``."""

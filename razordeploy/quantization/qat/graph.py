@@ -16,7 +16,6 @@ from razordeploy.quantization.fake_quants.base import FakeQuantizeBase
 from razordeploy.quantization.op_kinds import KINDS
 from razordeploy.quantization.plan import QParams, QuantPlan, QuantPoint
 from razordeploy.quantization.qat.folded import FoldedLayer
-from razordeploy.quantization.qparams import with_floor
 
 MakeFakeQuant = Callable[[QuantPoint, QParams], FakeQuantizeBase]
 """``(point, its scale and zero point) -> the module that rounds its group``."""
@@ -104,7 +103,7 @@ class QATGraph(nn.Module):
         for group, name in self._groups.items():
             quant = self.module.get_submodule(name)
             assert isinstance(quant, FakeQuantizeBase)
-            q = with_floor(quant.qparams)  # a learned scale need not divide the floor
+            q = quant.qparams
             if name in self._on_layers:
                 layer = self.module.get_submodule(self._on_layers[name])
                 assert isinstance(layer, FoldedLayer)

@@ -40,6 +40,14 @@ class Net(nn.Module):
         return self.linear(self.pool(x).flatten(1))
 
 
+class HardNet(Net):
+    """With a hard-swish in place of the first ReLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.hardswish(self.bn1(self.conv1(x)))
+        return self.linear(self.pool(self.bn2(self.conv2(x)).relu()).flatten(1))
+
+
 class Blobs(Source):
     """Images (1, 4, 4) of two classes, apart by their mean."""
 
@@ -64,9 +72,9 @@ class Blobs(Source):
 class Case:
     """A captured network, calibrated for one backend."""
 
-    def __init__(self, backend: str = "openvino", quantize: dict[str, Any] | None = None) -> None:
+    def __init__(self, backend: str = "openvino", quantize: dict[str, Any] | None = None, net: type[Net] = Net) -> None:
         torch.manual_seed(0)
-        self.net = Net()
+        self.net = net()
         self.net.train()
         self.source = Blobs()
         with torch.no_grad():

@@ -24,7 +24,7 @@ from razordeploy.quantization.qat.graph import QATGraph
 from razordeploy.quantization.qconfig import settings_for
 from razordeploy.quantization.simulate import simulate
 from razordeploy.quantization.statistics import collect, resolve
-from tests.quantization.qat.conftest import Case
+from tests.quantization.qat.conftest import Case, HardNet
 
 FAKE_QUANTS = {
     "learned": ({}, LearnableFakeQuantize),
@@ -51,7 +51,18 @@ def step(network: QATGraph, images: torch.Tensor, labels: torch.Tensor, lr: floa
 @pytest.mark.parametrize("live", [False, True], ids=["frozen", "live"])
 @pytest.mark.parametrize("kind", FAKE_QUANTS)
 def test_what_was_trained_is_what_is_exported(backend, live, kind):
-    case = Case(backend, {"global_qconfig": FAKE_QUANTS[kind][0]})
+    _trained_is_exported(Case(backend, {"global_qconfig": FAKE_QUANTS[kind][0]}), live)
+
+
+@pytest.mark.parametrize("kind", FAKE_QUANTS)
+def test_a_grid_with_a_floor_is_trained_as_it_is_exported(kind):
+    case = Case("onnxruntime", {"global_qconfig": FAKE_QUANTS[kind][0]}, HardNet)
+    params = _trained_is_exported(case, live=False)
+    (swish,) = (q for q in params.values() if q.scheme.floor is not None)
+    assert float(swish.scale) * int(swish.zero_point) == pytest.approx(3.0, rel=1e-6)
+
+
+def _trained_is_exported(case, live):
     network = case.network(live_norms=live)
     assert len(list(network.folded_layers())) == 2
     before = {g: p.scale.clone() for g, p in network.params().items()}
@@ -68,6 +79,7 @@ def test_what_was_trained_is_what_is_exported(backend, live, kind):
     assert (expected - found).abs().max() < 0.05 * expected.abs().max()
     assert (expected - found).abs().mean() < 1e-3 * expected.abs().mean()
     assert [n.name for n in trained.graph.nodes] == [n.name for n in case.captured.graph.nodes]
+    return params
 
 
 def test_before_training_it_computes_what_ptq_gives():
