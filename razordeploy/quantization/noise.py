@@ -80,13 +80,19 @@ def _run(
 ) -> list[Tensor]:
     """One run and its gradients; return the vectors that the outputs were multiplied with, ``signs`` where given."""
     with torch.enable_grad():
-        leaves = pytree.tree_leaves(module(*(fast_input(x) for x in inputs)))
+        leaves = pytree.tree_leaves(module(*map(_watchable, inputs)))
         outputs = [y for y in leaves if isinstance(y, Tensor) and y.requires_grad]
         if signs is None:
             signs = [_signs(y, generator) for y in outputs]
         if outputs:
             torch.autograd.backward(outputs, signs)
     return signs
+
+
+def _watchable(x: Tensor) -> Tensor:
+    """Everything behind it has gradients: a fast linear layer has none of its weight where its input has none."""
+    laid_out = fast_input(x).detach()
+    return laid_out.requires_grad_().clone() if laid_out.is_floating_point() else laid_out
 
 
 def _signs(output: Tensor, generator: torch.Generator) -> Tensor:
@@ -98,17 +104,16 @@ def _signs(output: Tensor, generator: torch.Generator) -> Tensor:
 
 def _by_operation(draft: Draft, totals: list[dict[Reading, float]]) -> dict[str, float]:
     owners = owners_of(draft)
-    found = {op.node: 0.0 for op in draft.plan.ops if op.int8}
-    for point in draft.plan.points:
-        readings: dict[str, list[Reading]] = {}
-        for user in point.users:
-            for op in owners[point.node, user]:
-                readings.setdefault(op, []).append((point.node, user))
-        for op, own in readings.items():
-            parts = [sum(total.get(reading, 0.0) for reading in own) / len(_SHARES) for total in totals]
-            if op in found and parts:
-                found[op] += sum(part * part for part in parts) / len(parts)
-    return found
+    readings: dict[str, list[Reading]] = {op.node: [] for op in draft.plan.ops if op.int8}
+    for reading in ((point.node, user) for point in draft.plan.points for user in point.users):
+        for op in owners[reading] & readings.keys():
+            readings[op].append(reading)
+
+    def power(own: list[Reading]) -> float:
+        parts = (sum(total.get(reading, 0.0) for reading in own) / len(_SHARES) for total in totals)
+        return sum(part * part for part in parts) / max(len(totals), 1)
+
+    return {op: power(own) for op, own in readings.items()}
 
 
 def _watched(draft: Draft, now: _Pass) -> fx.GraphModule:
@@ -117,7 +122,7 @@ def _watched(draft: Draft, now: _Pass) -> fx.GraphModule:
     graph = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
     graph.output(graph.graph_copy(captured.graph, copied))
-    module = fx.GraphModule(captured.graph_module, graph)
+    module = _without_gradients(fx.GraphModule(captured.graph_module, graph))
     by_name = {node.name: twin for node, twin in copied.items()}
     by_name["output"] = next(n for n in graph.nodes if n.op == "output")
     for i, point in enumerate(draft.plan.points):
@@ -138,6 +143,14 @@ def _watched(draft: Draft, now: _Pass) -> fx.GraphModule:
             by_name[user].replace_input_with(value, read)
     module.recompile()
     return fast_copy(module)
+
+
+def _without_gradients(module: fx.GraphModule) -> fx.GraphModule:
+    """Give ``module`` parameters of its own, of the same values: the model's collect no gradients here."""
+    for owner in module.modules():
+        for name, parameter in list(owner.named_parameters(recurse=False)):
+            setattr(owner, name, nn.Parameter(parameter.detach(), requires_grad=False))
+    return module
 
 
 def _weight_error(draft: Draft, name: str, grid: QParams) -> Tensor:
