@@ -11,7 +11,7 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -297,8 +297,7 @@ def recovered(
     else:
         limit = deployment.job.deploy.max_drop
         goal = Goal(of="metric", limit=limit, loss=lambda draft: engine_drop(deployment, backend, draft))
-        gap = entry.get("gap", {})
-        drop = gap.get("float_to_engine", gap.get("float_to_simulated"))
+        drop = _drop_of(entry)
     if drop is None:
         return made
     recovery = Recovery(
@@ -321,6 +320,12 @@ def recovered(
         entry["failures"].append(f"the outputs keep a cosine of {found:.4f} to the float model's, under {least}")
         entry["passed"] = False
     return artifact, entry
+
+
+def _drop_of(entry: Mapping[str, Any]) -> float | None:
+    gap = entry.get("gap", {})
+    found: float | None = gap.get("float_to_engine", gap.get("float_to_simulated"))
+    return found
 
 
 def _state_file(deployment: Deployment, backend: Backend) -> StateFile | None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import razordeploy as rd
-from razordeploy import recovery, recovery_float
+from razordeploy import recovery, recovery_float, recovery_goal
 from razordeploy.api import build_report
 from razordeploy.config.qconfig import QuantizeConfig
 from razordeploy.config.sections import DeployConfig
@@ -271,7 +271,6 @@ def test_without_labels_an_engine_that_is_close_enough_is_kept(job):
 def test_outputs_are_compared_on_samples_that_nothing_is_learned_from(samples, fixed, held, learned, monkeypatch):
     from types import SimpleNamespace
 
-    from razordeploy import recovery_goal
     from razordeploy.quantization.algorithms.data import Work
 
     sizes = []
@@ -343,3 +342,80 @@ def layer_weight(draft, layer):
 
 def images():
     return next(iter(stream(0)())).inputs
+
+
+def six(**options):
+    """Six layers with coarse weights."""
+    torch.manual_seed(0)
+    convs = [layer for _ in range(5) for layer in (nn.Conv2d(3, 3, 3, padding=1), nn.Tanh())]
+    model = nn.Sequential(*convs, nn.Flatten(), nn.Linear(192, 6)).eval()
+    return {**of(model, quantize=coarse(bits=3)), **options}
+
+
+def only_float(monkeypatch, share=1.0):
+    monkeypatch.setattr(recovery, "STEPS", ())
+    monkeypatch.setattr(recovery_float, "_MOST_FLOAT", share)
+
+
+def test_as_few_as_hold_stay_float(job, monkeypatch):
+    only_float(monkeypatch)
+    monkeypatch.setattr(recovery, "engine_drop", lambda deployment, backend, draft: 30.0 - 5 * len(draft.kept_float))
+    monkeypatch.setattr(recovery, "_drop_of", lambda entry: 30.0)
+    found = record(run_ptq(job(**six(deploy=DeployConfig(max_drop=16.0)))))
+    assert [s["name"] for s in found["steps"]] == ["1 in float", "2 in float", "4 in float", "3 in float"]
+    assert len(found["float"]) == 3 and found["end"] == 15.0 and found["met"]
+    assert sum(s["gained"] for s in found["steps"] if s["kept"]) == pytest.approx(found["start"] - found["end"])
+
+
+def test_an_interruption_between_counts_costs_no_float_operation(job, monkeypatch):
+    only_float(monkeypatch)
+    calls = []
+
+    def drop(deployment, backend, draft):
+        calls.append(len(draft.kept_float))
+        return 30.0 - 5 * len(draft.kept_float)
+
+    monkeypatch.setattr(recovery, "engine_drop", drop)
+    monkeypatch.setattr(recovery, "_drop_of", lambda entry: 30.0)
+    options = six(deploy=DeployConfig(max_drop=16.0))
+    with pytest.raises(Interrupted, match="3 finished steps are kept"):
+        run_ptq(job(**options, progress=Progress(stop=lambda: len(calls) == 3)))
+    found = record(run_ptq(job(**options)))
+    assert calls == [1, 2, 4, 3] and len(found["float"]) == 3
+
+
+def test_without_labels_simulations_say_how_many_stay_float(job, monkeypatch):
+    only_float(monkeypatch)
+    trials, trial = [], recovery_goal.trial
+    monkeypatch.setattr(recovery_goal, "trial", lambda *args: trials.append(args) or trial(*args))
+    found = record(run_ptq(job(**six(evaluation=None, deploy=DeployConfig(min_cosine=0.998)))))
+    assert found["of"] == "outputs" and found["met"] and len(found["steps"]) == 1
+    assert found["steps"][0]["name"] == f"{len(found['float'])} in float" and 1 <= len(found["float"]) < 6
+    assert len(trials) == 2  # the plain engine, and the one
+
+
+def test_without_labels_a_goal_that_floats_cannot_reach_costs_no_speed(job, monkeypatch):
+    only_float(monkeypatch, share=0.4)
+    found = record(run_ptq(job(**six(evaluation=None, deploy=DeployConfig(min_cosine=0.9999)))))
+    assert not found["met"] and found["float"] == []
+    assert "even 2 operations in float keep a cosine of 0." in found["steps"][0]["note"]
+
+
+def test_without_labels_nothing_is_learned_where_activations_alone_lose_too_much(job, monkeypatch):
+    from razordeploy.quantization.algorithms import table
+
+    for name in ("AdaRound", "QDrop", "LSQFinetune"):
+        monkeypatch.setitem(table.ALGORITHMS, name, lambda: pytest.fail("learned"))
+    qconfig = {"w_qscheme": {"bit": 8}, "a_qscheme": {"bit": 2}}
+    quantize = QuantizeConfig.parse({"global_qconfig": qconfig}, "test")
+    found = record(run_ptq(job(evaluation=None, quantize=quantize)))
+    notes = {s["name"]: s["note"] for s in found["steps"]}
+    for name in ("learned rounding", "block reconstruction", "block fine-tuning"):
+        assert notes[name].startswith("activations alone keep a cosine of 0.") and notes[name].endswith("gives 0.9900")
+
+
+def test_without_labels_learning_has_a_time_limit(job, monkeypatch):
+    monkeypatch.setattr(recovery, "_LEARN_SECONDS", 0.0)
+    monkeypatch.setattr(recovery, "STEPS", (("learned rounding", ("AdaRound",)),))
+    found = record(run_ptq(job(evaluation=None)))
+    assert found["steps"][0]["note"] == "AdaRound: 0 parts, 0.0 dB on average, the time was up before 3 others"
