@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from razordeploy.backends.onnx_passes.hard import hard_sigmoid_of_layers, hard_swish_of_integers
+from razordeploy.backends.onnx_passes.pools import average_pools
 from razordeploy.backends.onnx_passes.rows import linear_on_rows
 from razordeploy.backends.onnx_passes.vectors import fill_vectors
 
@@ -18,6 +19,7 @@ def rewrite(model: ir.Model) -> None:
     sum_apart_from_norm(model)
     hard_sigmoid_of_layers(model)
     hard_swish_of_integers(model)
+    average_pools(model)
     fill_vectors(model, depthwise=16, dense=4)
 
 
