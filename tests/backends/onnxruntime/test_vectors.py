@@ -34,7 +34,7 @@ class _Levels(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.a, self.b, self.c = nn.Conv2d(4, 6, 1), nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.Conv2d(6, 7, 1)
+        self.a, self.b, self.c = nn.Conv2d(4, 18, 1), nn.Conv2d(4, 18, 3, stride=2, padding=1), nn.Conv2d(18, 7, 1)
 
     def forward(self, x):
         return self.c(F.relu(self.a(x) + F.interpolate(self.b(x), scale_factor=2.0)))
@@ -90,22 +90,22 @@ def test_which_channels_are_added(build):
     torch.manual_seed(0)
     built = build(_Block(), torch.randn(3, 3, 9, 9))
     assert list(_weights(built.path).values()) == [
-        [8, 4, 3, 3],  # the image has a fourth channel, the sum eight
-        [32, 8, 1, 1],
+        [16, 4, 3, 3],  # the image has a fourth channel, the sum sixteen
+        [32, 16, 1, 1],
         [32, 1, 3, 3],
-        [8, 32, 1, 1],
-        [32, 8, 1, 1],
-        [8, 32, 1, 1],
-        [5, 8, 1, 1],  # the output keeps its own
+        [16, 32, 1, 1],
+        [32, 16, 1, 1],
+        [16, 32, 1, 1],
+        [5, 16, 1, 1],  # the output keeps its own
     ]
 
 
 def test_levels_of_two_sizes_are_added(build):
     torch.manual_seed(0)
     assert list(_weights(build(_Levels(), torch.randn(3, 4, 8, 8)).path).values()) == [
-        [8, 4, 1, 1],
-        [8, 4, 3, 3],
-        [7, 8, 1, 1],
+        [20, 4, 1, 1],
+        [20, 4, 3, 3],
+        [7, 20, 1, 1],
     ]
 
 
