@@ -1,8 +1,8 @@
 """Give inner channels that fill no whole vector of an int8 kernel some that are zero, so that they do.
 
 ONNX Runtime's depthwise kernel takes sixteen channels at a time and the rest one by one; its matrix product takes the
-inner size, and the outer one, by fours, and at least sixteen outputs. 88 channels of a depthwise 3x3 at 28 x 28 take two
-and a half times as long as 96, 58 of a pointwise layer nearly twice as long as 60, and 8 twice as long as 16.
+inner size, and the outer one, by fours, and at least sixteen outputs. 88 channels of a depthwise 3x3 at 28 x 28 take
+two and a half times as long as 96, 58 of a pointwise layer nearly twice as long as 60, and 8 twice as long as 16.
 
 Added channels have weights 0 in the layers that read them, so that nothing which leaves them changes.
 """

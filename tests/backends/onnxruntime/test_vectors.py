@@ -126,5 +126,5 @@ def test_an_image_gets_a_fourth_channel(channels, size, expected, build):
     net = nn.Sequential(nn.Conv2d(channels, 8, size), nn.ReLU(), nn.Conv2d(8, 4, 1))
     built = build(net, torch.randn(2, channels, 9, 9))
     first, _ = _weights(built.path).values()
-    assert first == [8, expected, size, size]
+    assert first == [16, expected, size, size]
     assert built.steps < 1.01
