@@ -106,7 +106,9 @@ def _joins(node: ir.Node, union: _Union) -> bool:
     if (kind in _KEEP_CHANNELS or _only_images(node)) and _input(node).const_value is None:
         union.join(_input(node), out)
         return True
-    if kind in _ELEMENTWISE and all(v is not None and _size(v) == _size(out) for v in node.inputs):
+    if kind in _ELEMENTWISE and all(
+        v is not None and v.const_value is None and _size(v) == _size(out) for v in node.inputs
+    ):
         for value in node.inputs:
             assert value is not None
             union.join(value, out)

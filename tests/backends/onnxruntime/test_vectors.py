@@ -40,6 +40,19 @@ class _Levels(nn.Module):
         return self.c(F.relu(self.a(x) + F.interpolate(self.b(x), scale_factor=2.0)))
 
 
+class _Scaled(nn.Module):
+    """A factor and a term for each of 18 channels, as constants."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(4, 18, 1), nn.Conv2d(18, 18, 3, padding=1, groups=18), nn.Conv2d(18, 7, 1)
+        self.factor, self.term = nn.Parameter(torch.rand(18, 1, 1)), nn.Parameter(torch.rand(1, 18, 1, 1))
+
+    def forward(self, x):
+        x = F.relu(self.a(x))
+        return self.c(F.gelu(self.b(x) * self.factor + x) + F.gelu(x + self.term))
+
+
 class _Joined(nn.Module):
     """Values of 6 channels that a concatenation and a split join to others."""
 
@@ -74,7 +87,7 @@ def _plain(monkeypatch):
     monkeypatch.setattr(rewrite, "fill_vectors", lambda model, **_: None)
 
 
-@pytest.mark.parametrize("net", [_Block, _Joined, _Levels, _Twice])
+@pytest.mark.parametrize("net", [_Block, _Joined, _Levels, _Scaled, _Twice])
 def test_the_result_stays(net, build, monkeypatch):
     torch.manual_seed(0)
     net, x = net(), torch.randn(3, 3 if net is _Block else 4, 8, 8)
