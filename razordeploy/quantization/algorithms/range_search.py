@@ -36,9 +36,6 @@ _ESTIMATORS = (
     _Spec(type="PercentileObserver", options=(("percentile", 99.99),)),
 )
 
-_VALUES = 2**21
-"""Values of a layer's output that errors are measured on, about."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class RangeSearch:
@@ -48,10 +45,13 @@ class RangeSearch:
     """Samples that errors are measured on."""
     activations: bool = True
     weights: bool = True
+    values: int = 2**21
+    """Values of a layer's output, about, that errors are measured on: of larger outputs, fewer samples."""
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise RecipeError(f"RangeSearch: expected samples of 1 or more, got {self.samples}")
+        for key in ("samples", "values"):
+            if getattr(self, key) < 1:
+                raise RecipeError(f"RangeSearch: expected {key} of 1 or more, got {getattr(self, key)}")
 
     def apply(self, draft: Draft, work: Work) -> None:
         """Change the draft's scales and zero points."""
@@ -67,10 +67,11 @@ class RangeSearch:
                     continue
                 if point.kind == "activation" and candidates:
                     grids = [params[point.group] for params in candidates]
-                    found = torch.stack([_error(walk, node, source, grid) for grid in grids])
+                    rows = _rows(walk, layer_of(node), self.values)
+                    found = torch.stack([_error(walk, node, source, grid, rows) for grid in grids])
                     errors[point.group] = errors.get(point.group, torch.zeros(len(grids), dtype=torch.float64)) + found
                 elif point.kind == "weight" and self.weights:
-                    _choose_weight(walk, node, source, point)
+                    _choose_weight(walk, node, source, point, self.values)
 
         walk.run(after=after)
         for group, error in errors.items():
@@ -93,10 +94,9 @@ def _given(point: QuantPoint) -> bool:
     return not build_observer(point.observer.config).needs_data
 
 
-def _error(walk: Walk, node: fx.Node, source: fx.Node, grid: QParams) -> torch.Tensor:
+def _error(walk: Walk, node: fx.Node, source: fx.Node, grid: QParams, rows: int | None) -> torch.Tensor:
     """Squared error of an operation's output with one input rounded, relative to the output's power."""
     error = power = 0.0
-    rows = _rows(walk, layer_of(node))
     for i, expected in enumerate(v[:rows] for v in walk.floats[node]):
         error += _power(_with_input(walk, node, source, grid, i, rows) - expected)
         power += _power(expected)
@@ -108,7 +108,7 @@ def _power(x: torch.Tensor) -> float:
     return found if math.isfinite(found) else float(x.double().square().sum())
 
 
-def _rows(walk: Walk, layer: Layer | None) -> int | None:
+def _rows(walk: Walk, layer: Layer | None, values: int) -> int | None:
     """How many of a batch's samples are enough to measure a layer's errors on; None: all.
 
     A layer treats its rows alike, and large images have as many values as the errors of a channel need.
@@ -117,7 +117,7 @@ def _rows(walk: Walk, layer: Layer | None) -> int | None:
     if value is None or value.dim() < 2:
         return None
     batches, of_row = len(walk.inputs), max(1, value[0].numel())
-    return max(1, _VALUES // (of_row * batches))
+    return max(1, values // (of_row * batches))
 
 
 def _with_input(
@@ -137,13 +137,14 @@ def _with_input(
 
 
 @torch.no_grad()
-def _choose_weight(walk: Walk, node: fx.Node, source: fx.Node, point: QuantPoint) -> None:
+def _choose_weight(walk: Walk, node: fx.Node, source: fx.Node, point: QuantPoint, values: int) -> None:
     layer, draft = layer_of(node), walk.draft
     if layer is None or len(point.users) != 1:
         return
     weight, present = draft.constant(source), draft.params[point.group]
     grids = [present, *_shrunk(layer, weight, point)]
-    errors = torch.stack([_channel_errors(walk, layer, source, grid) for grid in grids])
+    rows = _rows(walk, layer, values)
+    errors = torch.stack([_channel_errors(walk, layer, source, grid, rows) for grid in grids])
     if present.scale.dim() == 0:
         draft.params[point.group] = grids[int(errors.sum(1).argmin())]
         return
@@ -165,10 +166,9 @@ def _shrunk(layer: Layer, weight: torch.Tensor, point: QuantPoint) -> list[QPara
     return [compute_qparams(low * r, high * r, point.scheme) for r in _RATIOS]
 
 
-def _channel_errors(walk: Walk, layer: Layer, source: fx.Node, grid: QParams) -> torch.Tensor:
+def _channel_errors(walk: Walk, layer: Layer, source: fx.Node, grid: QParams, rows: int | None) -> torch.Tensor:
     """Squared error of every output channel, ``(out,)``."""
     total = torch.zeros((), dtype=torch.float64)
-    rows = _rows(walk, layer)
     for i, expected in enumerate(v[:rows] for v in walk.floats[layer.node]):
         error = _with_input(walk, layer.node, source, grid, i, rows) - expected
         others = [d for d in range(error.dim()) if d != layer.channel_axis % error.dim()]
