@@ -20,6 +20,7 @@ def rewrite(model: ir.Model) -> None:
     _rolls_as_gathers(model)
     _maxima_as_pooling(model)
     _shifted_averages_as_convolutions(model)
+    _norms_as_convolutions(model)
     _integers_first(model)
     _name_scaled_products(model)
 
@@ -151,6 +152,45 @@ def _is_shifted(value: ir.Value) -> bool:
         return False
     zero = ir.convenience.get_const_tensor(maker.inputs[2])
     return zero is not None and bool(zero.numpy().any())
+
+
+def _norms_as_convolutions(model: ir.Model) -> None:
+    """A batch norm whose channels become part of the batch, without a pair between, is a depthwise convolution.
+
+    OpenVINO takes its scale and shift for the dequantization of the layer before, and moves them behind the reshape
+    with as many numbers as there are channels then: wrong ones, and where these are no multiple it gives up.
+    """
+    for norm in [node for node in model.graph if node.op_type == "BatchNormalization"]:
+        out = norm.outputs[0]
+        vectors = [ir.convenience.get_const_tensor(v) if v is not None else None for v in norm.inputs[1:5]]
+        known = [v.numpy().astype(np.float64) for v in vectors if v is not None]
+        if out.shape is None or len(out.shape) < 3 or len(known) != len(vectors) or not _enters_batch(out, out):
+            continue
+        scale, shift, mean, var = known
+        factor = scale / np.sqrt(var + norm.attributes.get_float("epsilon", 1e-5))
+        weight = factor.astype(np.float32).reshape(-1, *[1] * (len(out.shape) - 1))
+        constants = [
+            _constant(model.graph, f"{out.name}.norm.{name}", np.ascontiguousarray(value))
+            for name, value in (("weight", weight), ("bias", (shift - mean * factor).astype(np.float32)))
+        ]
+        layer = ir.node("Conv", [norm.inputs[0], *constants], {"group": len(weight)}, name=norm.name)
+        layer.metadata_props.update(norm.metadata_props)
+        model.graph.insert_before(norm, layer)
+        made = layer.outputs[0]
+        made.shape, made.type, made.name = out.shape, out.type, f"{out.name}.convolution"
+        _replace_output(model, out, made)
+        model.graph.remove(norm, safe=True)
+
+
+def _enters_batch(value: ir.Value, source: ir.Value) -> bool:
+    """Tell whether a reshape of ``value``, which has the values of ``source``, has another size of the batch."""
+    for use in value.uses():
+        made = use.node.outputs[0]
+        if use.node.op_type == "Reshape" and made.shape and source.shape and made.shape[0] != source.shape[0]:
+            return True
+        if use.node.op_type in {"Reshape", "Transpose"} and _enters_batch(made, source):
+            return True
+    return False
 
 
 def _reduced(node: ir.Node) -> tuple[ir.Value, int, int, int] | None:
