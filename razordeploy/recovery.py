@@ -49,7 +49,7 @@ _QUICK: dict[str, dict[str, Any]] = {"RangeSearch": {"values": 2**19}}
 _LEARNING = frozenset({"AdaRound", "QDrop", "LSQFinetune"})
 """Algorithms that take long; they bring back what the weights lose."""
 _LEARN_SECONDS = 120.0
-"""Time, without labels, for each of them: the parts it has not come to by then stay as they were."""
+"""Time, without labels, for all of them: the parts that they have not come to by then stay as they were."""
 _LEARN_VALUES = 2**20
 """Input values of a batch that they learn on, about; but at least four samples."""
 _FLOAT = "operations in float"
@@ -77,6 +77,8 @@ class Recovery:
     """Where finished steps are kept; None: nowhere."""
     state: RecoveryState = field(init=False)
     best: Draft = field(init=False)
+    learn_until: float | None = None
+    """When the time for steps that learn is up; None: none was tried yet."""
     base: Draft | None = None
     """The best draft before operations go back to float."""
 
@@ -175,6 +177,8 @@ class Recovery:
             if in_vain:
                 return in_vain
             work = self._work_to_learn()
+            if work.over:
+                return f"the {_LEARN_SECONDS:.0f} s for steps that learn are used up"
         if not any(name in EQUALIZING for name in names):
             self._asked = [*self.state.algorithms, *new]
             return improve(self.best, build_algorithms(new), work)
@@ -216,7 +220,8 @@ class Recovery:
     def _work_to_learn(self) -> Work:
         work = self.work
         if self.goal.of == "outputs":
-            work = replace(work, until=time.monotonic() + _LEARN_SECONDS)
+            self.learn_until = self.learn_until or time.monotonic() + _LEARN_SECONDS
+            work = replace(work, until=self.learn_until)
         if self.plain.captured.dynamic_batch:
             of_one = sum(x[0].numel() for x in work.inputs)
             work = replace(work, batch=min(work.batch, max(4, _LEARN_VALUES // of_one)))

@@ -151,10 +151,10 @@ def _choose_weight(walk: Walk, node: fx.Node, source: fx.Node, point: QuantPoint
     if layer.transposed and layer.groups != 1:  # its scales are of channels that several outputs share
         errors = errors.reshape(len(grids), layer.groups, -1).sum(1)
     best = errors.argmin(0)
-    rows = torch.arange(len(best))
+    channels = torch.arange(len(best))
     draft.params[point.group] = QParams(
-        scale=torch.stack([g.scale for g in grids])[best, rows],
-        zero_point=torch.stack([g.zero_point for g in grids])[best, rows],
+        scale=torch.stack([g.scale for g in grids])[best, channels],
+        zero_point=torch.stack([g.zero_point for g in grids])[best, channels],
         scheme=present.scheme,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -79,3 +81,15 @@ def test_bad_options_are_refused():
     for make in (lambda: AdaRound(steps=0), lambda: BRECQ(drop=1.0), lambda: AdaRound(lr=-1.0)):
         with pytest.raises(RecipeError):
             make()
+
+
+@pytest.mark.parametrize(
+    "algorithm", (AdaRound(steps=5), QDrop(steps=5), LSQFinetune(steps=5)), ids=lambda a: type(a).__name__
+)
+def test_parts_behind_the_time_limit_stay_as_they_were(algorithm):
+    model, x = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)), torch.randn(64, 8)
+    draft, work = make_draft(model, x, bits=3)
+    changed = draft.copied()
+    algorithm.apply(changed, replace(work, until=0.0))
+    assert not changed.changed(draft) and changed.params == draft.params
+    assert "the time was up before" in work.notes[0]
