@@ -46,3 +46,20 @@ def test_constant_matrix(tester, model):
         .check_int8({"linear": 2})
         .run_and_compare()
     )
+
+
+@pytest.mark.parametrize("shape", [(4, 16), (2, 5, 16)], ids=["vector", "sequence"])
+@pytest.mark.parametrize("bound", [F.relu, F.relu6])
+def test_float_reader_behind_a_bound(tester, shape, bound):
+    """ONNX Runtime runs a layer in float whose bound does not end in a pair."""
+    tested = tester(lambda: _Read(bound), shape, batches=(1,)).run_and_compare()
+    tested.check_int8({"linear": 1})
+
+
+class _Read(nn.Module):
+    def __init__(self, bound):
+        super().__init__()
+        self.layer, self.bound = nn.Linear(16, 8), bound
+
+    def forward(self, x):
+        return self.bound(self.layer(x)).softmax(-1)

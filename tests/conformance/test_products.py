@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch.nn.functional as F
 from torch import nn
 
 from tests.conformance.blocks import IMAGE
+
+
+def _same(x):
+    return x
 
 
 class _Product(nn.Module):
@@ -22,12 +27,13 @@ class _Product(nn.Module):
 
 
 class _Kernels(nn.Module):
-    def __init__(self, make):
+    def __init__(self, make, before=_same, after=_same):
         super().__init__()
         self.a, self.b, self.head = make(8, 8), make(8, 8), make(8, 4)
+        self.before, self.after = before, after
 
     def forward(self, x):
-        return self.head(self.a(x) * self.b(x))
+        return self.head(self.before(self.a(x)) * self.after(self.b(x)))
 
 
 @pytest.mark.parametrize("order", ["kernel first", "kernel second"])
@@ -43,6 +49,15 @@ def test_of_two_convolutions(tester):
 
 def test_of_two_linear_layers(tester):
     tester(lambda: _Kernels(nn.Linear), (2, 6, 8)).check_int8({"linear": 3, "mul": 1}).run_and_compare()
+
+
+@pytest.mark.parametrize("names", ["silu same", "relu same", "sigmoid silu", "tanh hardswish"])
+def test_behind_activations(tester, names):
+    """The first is SwiGLU, the gate of language models and of newer image models."""
+    activations = [getattr(F, name, _same) for name in names.split()]
+    tested = tester(lambda: _Kernels(nn.Linear, *activations), (4, 32, 8)).run_and_compare()
+    int8 = {"linear": 3, "mul": 1}
+    tested.check_int8(int8, onnxruntime=int8 if names == "relu same" else {"linear": 3})
 
 
 class _Gate(nn.Module):

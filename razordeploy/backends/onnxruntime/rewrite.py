@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from razordeploy.backends.onnx_passes.hard import hard_sigmoid_of_layers, hard_swish_of_integers
 from razordeploy.backends.onnx_passes.pools import average_pools
 from razordeploy.backends.onnx_passes.rows import linear_on_rows
+from razordeploy.backends.onnx_passes.values import constant
 from razordeploy.backends.onnx_passes.vectors import fill_vectors
 
 _CONTRIB = "com.microsoft"
@@ -15,12 +17,38 @@ _CONTRIB = "com.microsoft"
 def rewrite(model: ir.Model) -> None:
     """Change a graph with pairs, in place."""
     linear_on_rows(model, rank=2, gemm=True)
+    bounds_apart_from_gemm(model)
     one_silu(model)
     sum_apart_from_norm(model)
     hard_sigmoid_of_layers(model)
     hard_swish_of_integers(model)
     average_pools(model)
     fill_vectors(model, depthwise=16, dense=4)
+
+
+def bounds_apart_from_gemm(model: ir.Model) -> None:
+    """Put ``Max`` behind an int8 ``Gemm`` whose ``Relu`` or ``Clip`` something in float reads, in place.
+
+    ONNX Runtime takes either of them for a part of the Gemm, which then has to end in a QuantizeLinear: it runs in
+    float where it does not.
+    """
+    for node in list(model.graph):
+        x = node.inputs[0] if node.op_type in ("Relu", "Clip") else None
+        gemm = x.producer() if x is not None else None
+        if x is None or gemm is None or gemm.op_type != "Gemm" or not _is_dequantized(gemm.inputs[0]):
+            continue
+        if [use.node.op_type for use in node.outputs[0].uses()] == ["QuantizeLinear"]:
+            continue
+        if node.op_type == "Relu":
+            node.op_type = "Max"
+            node.resize_inputs(2)
+            node.replace_input_with(1, constant(model.graph, f"{node.name}.low", np.float32(0)))
+            continue
+        low = node.inputs[1] or constant(model.graph, f"{node.name}.low", np.float32(-np.inf))
+        bound = ir.node("Max", [x, low], name=f"{node.name}.max")
+        bound.outputs[0].shape, bound.outputs[0].type = x.shape, x.type
+        model.graph.insert_before(node, bound)
+        node.replace_input_with(0, bound.outputs[0])
 
 
 def sum_apart_from_norm(model: ir.Model) -> None:
@@ -67,6 +95,11 @@ def _gate(node: ir.Node) -> ir.Value | None:
         if source is not None and source.op_type == "Sigmoid" and source.inputs[0] is x:
             return x
     return None
+
+
+def _is_dequantized(value: ir.Value | None) -> bool:
+    producer = value.producer() if value is not None else None
+    return producer is not None and producer.op_type == "DequantizeLinear"
 
 
 def _rank(value: ir.Value | None) -> int:

@@ -18,7 +18,8 @@ _GROUPS, _DILATION = 6, 7
 """Positions among the arguments of a transposed convolution; the groups' is a plain one's too."""
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 _KERNELS = (*_CONVOLUTIONS, *DEPTHWISE, "linear")
-_NEVER_NEGATIVE = {"relu", "sigmoid", "hardsigmoid", "softmax"}
+_GATES = {"sigmoid", "hardsigmoid"}
+_NEVER_NEGATIVE = {"relu", *_GATES, "softmax"}
 _KEEPS_SIGN = {
     "max_pool",
     "avg_pool",
@@ -72,21 +73,34 @@ def _argument(node: fx.Node, position: int, default: object) -> object:
 
 
 def _signed_products(found: OpSettings, node: fx.Node) -> OpSettings:
-    """Give zero point 0 to what a convolution or linear layer writes, without an activation, for some products.
+    """Give zero point 0 to what a convolution or linear layer writes and a product reads.
 
-    The zero point would be taken off before the product, which is then one of floats. Where the product alone reads
-    one such value, the other operand gives it its type.
+    Another zero point would be taken off before the product, which is then one of floats. Where the product alone reads
+    one such value, or its second operand is a gate, the other operand gives the value its type.
     """
     grids = {}
-    for value in filter(_is_kernel, node.all_input_nodes):
+    for value in filter(_is_signed, node.all_input_nodes):
         products = [user for user in value.users if kind_of(user) == "mul"]
-        if products and (len(value.users) > 1 or any(all(map(_is_kernel, p.args[:2])) for p in products)):
+        if products and (len(value.users) > 1 or any(_needs_zero_point_0(value, p) for p in products)):
             grids[value.name] = replace(found.activation, signed=True, symmetric=True)
     return replace(found, by_input=grids) if grids else found
 
 
-def _is_kernel(value: object) -> bool:
+def _needs_zero_point_0(value: fx.Node, product: fx.Node) -> bool:
+    left, right = product.args[:2]
+    gated = left is value and isinstance(right, fx.Node) and kind_of(right) in _GATES
+    return not gated and _is_written(left) and _is_written(right)
+
+
+def _is_written(value: object) -> bool:
+    """Tell whether a kernel writes ``value``, with or without an activation."""
+    while isinstance(value, fx.Node) and kind_of(value) in SPEC.fused_activations:
+        value = value.args[0]
     return isinstance(value, fx.Node) and kind_of(value) in _KERNELS
+
+
+def _is_signed(value: fx.Node) -> bool:
+    return _is_written(value) and not _never_negative(value)
 
 
 def _zero_point_0(found: OpSettings, node: fx.Node) -> OpSettings:
