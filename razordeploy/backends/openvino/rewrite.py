@@ -7,6 +7,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from razordeploy.backends.onnx_passes.factors import negative_factors_apart
 from razordeploy.backends.onnx_passes.rows import linear_on_rows
 from razordeploy.backends.onnx_passes.simplify import two_slices
 from razordeploy.backends.openvino.engine import PRODUCT
@@ -23,6 +24,7 @@ def rewrite(model: ir.Model) -> None:
     _norms_as_convolutions(model)
     _integers_first(model)
     _name_scaled_products(model)
+    negative_factors_apart(model)
 
 
 def written_out_hard_sigmoid(model: ir.Model) -> None:
