@@ -21,6 +21,7 @@ from razordeploy.quantization.algorithms.table import build_algorithms
 from razordeploy.quantization.dead import dead_values
 from razordeploy.quantization.qconfig import check_patterns
 from razordeploy.recovery import recovered
+from razordeploy.repair import make_right
 from razordeploy.validation import doubt, evaluate_float
 
 
@@ -64,10 +65,10 @@ def run_ptq(job: PTQJob) -> PTQResult:
         if not any(op.int8 for op in draft.plan.ops):
             notes.append(f"{backend.name}: no operation of the model can be quantized: the engine computes in float")
         placed = placed_by_cost(deployment, backend, draft, calibration.head, notes)
-        made = placed.deployment.make(backend, placed.draft)
+        draft, made = make_right(placed.deployment, backend, placed.draft, notes)
         if job.recover:
             work = work_on(job, captured, [])
-            made = recovered(placed.deployment, backend, placed.draft, made, work, job.finetune)
+            made = recovered(placed.deployment, backend, draft, made, work, job.finetune)
         artifact, entry = made
         notes.extend(doubt(backend.name, entry))
         entry.update(placed.entry)

@@ -24,6 +24,7 @@ from razordeploy.quantization.dead import dead_values
 from razordeploy.quantization.draft import Draft
 from razordeploy.quantization.qconfig import check_patterns
 from razordeploy.quantization.stored import plan_record
+from razordeploy.repair import make_right
 from razordeploy.storage import atomic_write
 from razordeploy.strict_json import json_text
 from razordeploy.validation import evaluate_float
@@ -92,7 +93,7 @@ def run_qat(job: QATJob) -> PTQResult:
         with own("train"):
             trained, said = trained_draft(job, backend.name, drafts[backend.name])
         notes.extend(f"{backend.name}: {note}" for note in said)
-        artifact, entry = deployment.make(backend, trained)
+        _, (artifact, entry) = make_right(deployment, backend, trained, notes)
         entry["seconds"] = {**timer.seconds, **own.seconds, **entry["seconds"]}
         entry["calibration"] = {"samples": statistics.samples, "seconds": timer.seconds["calibrate"]}
         return artifact, entry

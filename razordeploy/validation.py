@@ -28,6 +28,9 @@ from razordeploy.train.evaluate import evaluate
 
 _DOUBTFUL_DB = 10.0
 """Noise of a tenth of the signal's power; eight bits keep 25 to 45 dB on trained networks."""
+_ASTRAY_DB = 20.0
+"""What an engine keeps of its simulation at least: kernels that compute what was planned keep 30 dB and more, and in
+networks that amplify every rounding no less than half of what quantization itself keeps."""
 _FEW = 8
 """Samples that the layers are compared on and, without evaluation data, the engine is held against its simulation."""
 
@@ -109,7 +112,7 @@ def validate(
     begin(job, f"{backend.name}: validate")
     parity = Parity(step=_output_step(captured, plan, params))
     entry: dict[str, Any] = {}
-    inputs = _few_samples(job, captured)
+    inputs = few_samples(job, captured)
     entry["layers"], expected, in_float = compare_layers(reference or captured, plan, simulated, inputs)
     outputs = engine(*(x.numpy() for x in inputs))
     entry["fidelity"] = fidelity(in_float, outputs)
@@ -133,6 +136,12 @@ def validate(
     entry.update(rule_findings(folder, files))
     drop = entry.get("gap", {}).get("float_to_engine" if built else "float_to_simulated")
     entry["failures"] = [f"{f['node']}: {f['message']}" for f in entry.get("findings", ()) if f["severity"] == "error"]
+    entry["astray"] = is_astray(in_float, expected, outputs)
+    if entry["astray"]:
+        entry["failures"].append(
+            "the engine computes something else than what was planned: its outputs are farther from the simulation's "
+            "than those are from the float model's"
+        )
     what = "the engine" if built else "the simulated model"
     if not all_finite(outputs) and all_finite(in_float):
         entry["failures"].append(f"{what} gives values that are not finite where the float model's are")
@@ -154,6 +163,26 @@ def fidelity(in_float: Sequence[torch.Tensor], outputs: Any) -> dict[str, Any]:
         "sqnr_db": min((r for r in ratios if r is not None), default=None),
         "samples": len(in_float[0]) if in_float[0].ndim else 1,
     }
+
+
+def is_astray(in_float: Sequence[Any], simulated: Sequence[Any], engine: Any) -> bool:
+    """Tell whether an engine computes something else than its simulation does.
+
+    Args:
+        in_float: outputs of the float model.
+        simulated: outputs of the simulation.
+        engine: outputs of the engine.
+    """
+    for expected, planned, found in zip(in_float, simulated, tree_leaves(engine), strict=True):
+        if not np.issubdtype(np.asarray(found).dtype, np.floating):
+            continue
+        quantization, engines = Parity(), Parity()
+        quantization.update(expected, planned)
+        engines.update(planned, found)
+        ratio = engines.result()["sqnr_db"]
+        if ratio is not None and ratio < _ASTRAY_DB and engines.noise > 2 * quantization.noise:
+            return True
+    return False
 
 
 def all_finite(outputs: Any) -> bool:
@@ -250,8 +279,8 @@ def _output_step(captured: CapturedModel, plan: QuantPlan, params: Mapping[str, 
     return max(scales) if scales else None
 
 
-def _few_samples(job: DeployJob, captured: CapturedModel) -> tuple[torch.Tensor, ...]:
-    """The first calibration samples; as many as the model takes, where its code fixes that."""
+def few_samples(job: DeployJob, captured: CapturedModel) -> tuple[torch.Tensor, ...]:
+    """The first calibration samples, which layers and engines are compared on; as many as a fixed batch takes."""
     batch = next(iter(job.calibration()))
     count = min(_FEW, len(batch)) if captured.dynamic_batch else captured.batch_size
     rows = torch.arange(count).clamp(max=len(batch) - 1)

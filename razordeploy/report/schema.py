@@ -259,6 +259,8 @@ class BackendReport(_Verdict, total=False):
     coverage: Coverage
     parity: Parity
     fidelity: Fidelity
+    astray: bool
+    """The engine's outputs are farther from the simulation's than those are from the float model's."""
     latency_ms: Latency
     latency_samples_ms: LatencySamples
     speedup: Number

@@ -39,6 +39,7 @@ def test_average(tester, pool):
     [
         *(nn.AvgPool2d(3, 1, 1), nn.AvgPool2d(3, 2, 1, count_include_pad=False)),
         *(nn.AvgPool2d(2, ceil_mode=True), nn.AvgPool2d(3, 1, ceil_mode=True)),
+        nn.Sequential(nn.ZeroPad2d(1), nn.AvgPool2d(2)),
     ],
     ids=str,
 )

@@ -63,7 +63,8 @@ def _pooled(found: OpSettings, node: fx.Node) -> OpSettings:
     padding, ceil_mode, counted = (_argument(node, i, d) for i, d in ((3, 0), (4, False), (5, True)))
     if ceil_mode:
         return replace(found, skip=found.skip or "OpenVINO pools in float where a window reaches over the edge")
-    if counted and any(padding if isinstance(padding, (list, tuple)) else (padding,)):
+    padded = counted and any(padding if isinstance(padding, (list, tuple)) else (padding,))
+    if padded or (isinstance(node.args[0], fx.Node) and kind_of(node.args[0]) == "pad"):
         return _zero_point_0(found, node)  # its kernel pads with the integer 0, whatever number that stands for
     return found
 
