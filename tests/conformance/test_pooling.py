@@ -39,7 +39,6 @@ def test_average(tester, pool):
     [
         *(nn.AvgPool2d(3, 1, 1), nn.AvgPool2d(3, 2, 1, count_include_pad=False)),
         *(nn.AvgPool2d(2, ceil_mode=True), nn.AvgPool2d(3, 1, ceil_mode=True)),
-        nn.Sequential(nn.ZeroPad2d(1), nn.AvgPool2d(2)),
     ],
     ids=str,
 )
@@ -48,6 +47,14 @@ def test_average_of_values_of_both_signs(tester, pool):
     tested = tester(lambda: nn.Sequential(nn.Conv2d(8, 8, 3), pool, nn.Conv2d(8, 8, 1)), IMAGE, batches=(1,))
     tested.check_int8({"conv2d": 2, "avg_pool": 1}).check_float_kernels(openvino=set(), onnxruntime=set())
     tested.run_and_compare()
+
+
+def test_average_behind_a_pad(tester):
+    """OpenVINO makes one operation of the two."""
+    tested = tester(
+        lambda: nn.Sequential(nn.Conv2d(8, 8, 3), nn.ZeroPad2d(1), nn.AvgPool2d(2), nn.Conv2d(8, 8, 1)), IMAGE
+    )
+    tested.check_int8({"conv2d": 2}, openvino={"conv2d": 2, "avg_pool": 1}).run_and_compare()
 
 
 def test_average_over_the_edge(tester):
