@@ -27,7 +27,7 @@ LAYERS = (
     ("each_backend", "source", "validation"),
     ("deployment", "preparation", "recovery_float", "recovery_state"),
     ("recovery_goal",),
-    ("cost_aware", "recovery"),
+    ("cost_aware", "recovery", "repair"),
     ("analysis", "conversion", "pipeline", "sliced"),
     ("latency",),
     ("qat_pipeline",),
