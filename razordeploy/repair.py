@@ -15,7 +15,7 @@ from razordeploy.backends.base import Backend
 from razordeploy.backends.harness import torch_runner
 from razordeploy.deployment import Deployment
 from razordeploy.each_backend import Made
-from razordeploy.errors import RazorDeployError
+from razordeploy.errors import BackendError, RazorDeployError
 from razordeploy.job import begin
 from razordeploy.quantization.draft import Draft
 from razordeploy.quantization.simulate import simulate
@@ -24,11 +24,12 @@ from razordeploy.validation import few_samples, is_astray
 
 _MOST = 8
 """Operations that are left in float so; an engine with more of them is reported as it is."""
-_REASON = "in int8 the engine computes something else than was planned"
+_WRONG = "in int8 the engine computes something else than was planned"
+_REFUSED = "in int8 the engine cannot be built"
 
 
 def make_right(deployment: Deployment, backend: Backend, draft: Draft, notes: list[str]) -> tuple[Draft, Made]:
-    """Make the engine of ``draft``; where it goes astray, another one with the operations at fault in float.
+    """Make the engine of ``draft``; where it goes astray or is refused, another with the operations at fault in float.
 
     Args:
         deployment: what the engines of the run share.
@@ -39,28 +40,43 @@ def make_right(deployment: Deployment, backend: Backend, draft: Draft, notes: li
     Returns:
         The draft of the engine, and the engine. Those asked for where none was astray or nothing helped; the report
         then has a failure.
+
+    Raises:
+        BackendError: the engine cannot be built, and leaving a few operations in float does not help.
     """
-    made = deployment.make(backend, draft)
-    if not made[1].get("astray"):
-        return draft, made
+    made, failure = None, None
+    try:
+        made = deployment.make(backend, draft)
+        if not made[1].get("astray"):
+            return draft, made
+    except BackendError as error:
+        failure = error
     begin(deployment.job, f"{backend.name}: find what the engine computes wrongly")
-    found = _Search(deployment, backend, draft).at_fault()
-    if not found:
-        return draft, made
-    mended = draft.without(dict.fromkeys(found, _REASON), _batches(deployment))
-    again = deployment.make(backend, mended)
-    if again[1].get("astray"):
+    reason = _WRONG if failure is None else _REFUSED
+    search = _Search(deployment, backend, draft, reason)
+    found = search.at_fault() if failure is None or search.is_right_in_float() else []
+    mended = draft.without(dict.fromkeys(found, reason), _batches(deployment)) if found else draft
+    again = deployment.make(backend, mended) if found else made
+    if again is None or (again[1].get("astray") and made is None):
+        assert failure is not None
+        raise failure
+    if again is made or again[1].get("astray"):
+        assert made is not None
         return draft, made
     names = ", ".join(f"{op.node} ({op.module or op.kind})" for op in draft.plan.ops if op.node in found)
-    notes.append(f"{backend.name}: {names} stays in float: {_REASON}")
+    notes.append(f"{backend.name}: {names} stays in float: {reason}" + (f": {failure}" if failure else ""))
     return mended, again
 
 
 class _Search:
-    def __init__(self, deployment: Deployment, backend: Backend, draft: Draft) -> None:
-        self.deployment, self.backend, self.draft = deployment, backend, draft
+    def __init__(self, deployment: Deployment, backend: Backend, draft: Draft, reason: str) -> None:
+        self.deployment, self.backend, self.draft, self.reason = deployment, backend, draft, reason
         self.inputs = [x.numpy() for x in few_samples(deployment.job, draft.captured)]
         self.in_float = tree_leaves(torch_runner(draft.float_model().graph_module)(*self.inputs))
+
+    def is_right_in_float(self) -> bool:
+        """Tell whether the engine can be had at all."""
+        return not self._is_astray([op.node for op in self.draft.plan.ops if op.int8])
 
     def at_fault(self) -> list[str]:
         """Operations without which the engine follows its simulation, none where there is no such set."""
@@ -85,7 +101,7 @@ class _Search:
     def _is_astray(self, in_float: Sequence[str]) -> bool:
         if self.deployment.job.progress.stop():
             begin(self.deployment.job, "")
-        draft = self.draft.without(dict.fromkeys(in_float, _REASON), _batches(self.deployment))
+        draft = self.draft.without(dict.fromkeys(in_float, self.reason), _batches(self.deployment))
         simulated = torch_runner(simulate(draft.captured, draft.plan, draft.params))
         try:
             with trial(self.deployment, self.backend, draft) as run:

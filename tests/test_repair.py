@@ -12,6 +12,7 @@ from torch import nn
 import razordeploy as rd
 from razordeploy import each_backend
 from razordeploy.backends.registry import find_backend
+from razordeploy.errors import BackendError
 from razordeploy.validation import is_astray
 
 pytest.importorskip("onnxruntime")
@@ -25,10 +26,12 @@ def _net():
 
 @pytest.fixture
 def wrong(monkeypatch):
-    """``wrong(nodes, always)``: an ONNX Runtime whose engines answer ``always`` more, and 1 for each node in int8."""
+    """``wrong(nodes, always, refuse)``: an ONNX Runtime whose engines answer ``always`` more, and 1 for each node in
+    int8, or with ``refuse`` cannot be loaded then.
+    """
     backend = find_backend("onnxruntime")
 
-    def install(nodes, always=0):
+    def install(nodes, always=0, refuse=False):
         errors = {}
 
         def export(job):
@@ -36,6 +39,8 @@ def wrong(monkeypatch):
             return backend.export(job)
 
         def load(folder, files, role, threads):
+            if refuse and role == "engine" and errors.get(folder):
+                raise BackendError("a kernel is missing")
             runner = backend.load(folder, files, role, threads)
             if role == "engine" and errors.get(folder):
                 run = type(runner).__call__
@@ -73,6 +78,19 @@ def test_an_engine_that_cannot_be_put_right_fails(tmp_path, wrong):
     _, entry, _ = _ptq(tmp_path)
     assert not entry["passed"] and entry["astray"] and entry["coverage"]["int8"] == 7
     assert any("something else than what was planned" in line for line in entry["failures"])
+
+
+def test_what_the_engine_refuses_stays_in_float(tmp_path, wrong):
+    wrong(["conv2d_2"], refuse=True)
+    _, entry, warnings = _ptq(tmp_path)
+    assert entry["passed"] and entry["coverage"]["int8"] == 6
+    assert any("conv2d_2" in line and "a kernel is missing" in line for line in warnings)
+
+
+def test_an_engine_that_cannot_be_built_at_all_is_refused(tmp_path, wrong):
+    wrong([], always=1, refuse=True)
+    with pytest.raises(BackendError, match="a kernel is missing"):
+        _ptq(tmp_path)
 
 
 def test_a_right_engine_is_left_alone(tmp_path):

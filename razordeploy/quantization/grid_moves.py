@@ -5,9 +5,10 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch import fx
 
-from razordeploy.capture.graph import flat_nodes, is_float
+from razordeploy.capture.graph import flat_nodes, is_float, shape_of
 from razordeploy.config.backend_spec import BackendSpec
 from razordeploy.quantization.op_kinds import kind_of
 
@@ -26,6 +27,25 @@ def is_part(node: fx.Node) -> bool:
     source = node.args[0]
     of_pool = node.target is operator.getitem and isinstance(source, fx.Node) and kind_of(source) == "max_pool"
     return kind_of(node) in ("slice", "split") and not of_pool
+
+
+def _moved(node: fx.Node, axis: int) -> int | None:
+    """Where a transposition or a reshape puts an axis; None: it is no axis of its own any more."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    before, after = shape_of(source) or (), shape_of(node) or ()
+    if kind_of(node) == "reshape":
+        same = len(after) > axis and all(str(a) == str(b) for a, b in zip(before[: axis + 1], after, strict=False))
+        return axis if same else None
+    order = list(range(len(before)))
+    if node.target is torch.ops.aten.permute.default:
+        order = [int(d) % len(before) for d in node.args[1]]  # type: ignore[union-attr, arg-type]
+    elif node.target is torch.ops.aten.transpose.int:
+        a, b = (int(d) % len(before) for d in node.args[1:3])  # type: ignore[arg-type]
+        order[a], order[b] = order[b], order[a]
+    elif len(before) > 1:
+        order[-2:] = order[:-3:-1]
+    return order.index(axis)
 
 
 def is_constant(node: object) -> bool:
@@ -53,6 +73,27 @@ class GridMoves:
     def unifies(self, node: fx.Node) -> bool:
         """Tell whether ``node`` is of a kind that puts values of one grid together."""
         return self.kinds.get(node) in self.spec.unify
+
+    def along_channels(self, concat: fx.Node) -> bool:
+        """Tell whether layers read as channels what ``concat`` puts together, where the backend needs that."""
+        rank, axis = len(shape_of(concat) or ()), concat.args[1] if len(concat.args) > 1 else 0
+        return not self.spec.unify_channels or (isinstance(axis, int) and self._read_as_channels(concat, axis % rank))
+
+    def _read_as_channels(self, value: fx.Node, axis: int) -> bool:
+        """Follow ``axis`` to the layers that read it; one that a reshape took apart counts as channels."""
+        for user in value.users:
+            kind = self.kinds.get(user) or ""
+            if "conv" in kind and axis != 1:
+                return False
+            if kind in ("linear", "matmul") and axis != len(shape_of(value) or ()) - 1:
+                return False
+            moved = _moved(user, axis) if kind in ("transpose", "reshape") else axis
+            if moved is not None and self._looks_through(kind) and not self._read_as_channels(user, moved):
+                return False
+        return True
+
+    def _looks_through(self, kind: str) -> bool:
+        return kind in (*self.spec.same_grid, *self.spec.unify, *self.spec.fused_activations)
 
     def sources(self, value: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
         """Values that the grid of ``value`` comes from, one operation up, and the operation that reads each.

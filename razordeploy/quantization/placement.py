@@ -156,7 +156,8 @@ class _Placement:
             elif self.moves.unifies(node):
                 parts = list(flat_nodes(node.args[0]))
                 int8 = written_by_int8.issuperset(parts)
-                if written_by_int8.isdisjoint(parts):
+                if written_by_int8.isdisjoint(parts) or not self.moves.along_channels(node):
+                    int8 = False
                     found.add(node)
             else:
                 int8 = self._base(node) in chosen

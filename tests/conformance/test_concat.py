@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -86,3 +89,26 @@ def test_batch_norm_behind(tester):
         .check_int8({"conv2d": 3})
         .run_and_compare()
     )
+
+
+class _Tokens(nn.Module):
+    """Parts of sequences, one of a layer or none, put together before a layer."""
+
+    def __init__(self, layer_first, head):
+        super().__init__()
+        self.layer_first, self.layer, self.head = layer_first, nn.Linear(8, 8), head
+
+    def forward(self, x):
+        first = self.layer(x) if self.layer_first else x.sin()
+        y = torch.cat([first[:, :6], x[:, 6:]], 1)
+        return self.head(y) if isinstance(self.head, nn.Linear) else self.head(y.transpose(1, 2))
+
+
+@pytest.mark.parametrize("layer_first", [True, False], ids=["of a layer", "of floats"])
+@pytest.mark.parametrize("head", ["linear", "conv1d"])
+def test_along_a_sequence(tester, layer_first, head):
+    """OpenVINO refuses a layer behind it whose grid differs, or might differ, from position to position."""
+    heads = {"linear": nn.Linear(8, 4), "conv1d": nn.Conv1d(8, 4, 1)}
+    tested = tester(lambda: _Tokens(layer_first, heads[head]), (2, 12, 8), batches=(1,))
+    expected = Counter([head, *["linear"] * layer_first])
+    tested.check_int8(expected).run_and_compare()

@@ -25,6 +25,7 @@ def rewrite(model: ir.Model) -> None:
     _integers_first(model)
     _name_scaled_products(model)
     negative_factors_apart(model)
+    _concatenations_apart(model)
 
 
 def written_out_hard_sigmoid(model: ir.Model) -> None:
@@ -245,6 +246,33 @@ def _rolls_as_gathers(model: ir.Model) -> None:
         rolled.shape, rolled.type = source.shape, source.type
         _replace_output(model, out, rolled)
         model.graph.remove(concat, safe=True)
+
+
+def _concatenations_apart(model: ir.Model) -> None:
+    """What is put together along another axis than that of the channels is quantized flat.
+
+    OpenVINO takes a pair right behind a concatenation apart, and the zero points that it then has, one for every
+    position of the axis, end in an error or in layers that run in float.
+    """
+    for concat in [node for node in model.graph if node.op_type == "Concat"]:
+        out, axis = concat.outputs[0], concat.attributes.get_int("axis", 0)
+        quantize = next((use.node for use in out.uses() if use.node.op_type == "QuantizeLinear"), None)
+        rank = 0 if out.shape is None else len(out.shape)
+        if quantize is None or rank < 3 or axis % rank == rank - 1 or (axis % rank == 1 and rank > 3):
+            continue
+        assert out.shape is not None
+        sizes = [d for d in list(out.shape)[1:] if isinstance(d, int)]
+        if len(sizes) < rank - 1:
+            continue
+        flat = _reshaped(model, quantize, out, f"{out.name}.flat", [0, math.prod(sizes)])
+        quantize.replace_input_with(0, flat)
+        for pair in [use.node for use in quantize.outputs[0].uses()]:
+            integers, back = pair.outputs[0], f"{pair.outputs[0].name}.back"
+            users = list(integers.uses())
+            after = next(node for node in model.graph if node in {use.node for use in users})
+            whole = _reshaped(model, after, integers, back, [0, *sizes])
+            for use in users:
+                use.node.replace_input_with(use.idx, whole)
 
 
 def _taken(part: ir.Node, axis: int, size: int) -> list[int]:
