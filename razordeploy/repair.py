@@ -47,25 +47,22 @@ def make_right(deployment: Deployment, backend: Backend, draft: Draft, notes: li
     made, failure = None, None
     try:
         made = deployment.make(backend, draft)
-        if not made[1].get("astray"):
-            return draft, made
     except BackendError as error:
         failure = error
-    begin(deployment.job, f"{backend.name}: find what the engine computes wrongly")
+    if made is not None and not made[1].get("astray"):
+        return draft, made
+    begin(deployment.job, f"{backend.name}: find what the engine gets wrong")
     reason = _WRONG if failure is None else _REFUSED
-    search = _Search(deployment, backend, draft, reason)
-    found = search.at_fault() if failure is None or search.is_right_in_float() else []
-    mended = draft.without(dict.fromkeys(found, reason), _batches(deployment)) if found else draft
-    again = deployment.make(backend, mended) if found else made
-    if again is None or (again[1].get("astray") and made is None):
+    found = _Search(deployment, backend, draft, reason).at_fault()
+    if found:
+        mended = draft.without(dict.fromkeys(found, reason), _batches(deployment))
+        names = ", ".join(f"{op.node} ({op.module or op.kind})" for op in draft.plan.ops if op.node in found)
+        notes.append(f"{backend.name}: {names} stays in float: {reason}" + (f": {failure}" if failure else ""))
+        return mended, deployment.make(backend, mended)
+    if made is None:
         assert failure is not None
         raise failure
-    if again is made or again[1].get("astray"):
-        assert made is not None
-        return draft, made
-    names = ", ".join(f"{op.node} ({op.module or op.kind})" for op in draft.plan.ops if op.node in found)
-    notes.append(f"{backend.name}: {names} stays in float: {reason}" + (f": {failure}" if failure else ""))
-    return mended, again
+    return draft, made
 
 
 class _Search:
@@ -74,14 +71,12 @@ class _Search:
         self.inputs = [x.numpy() for x in few_samples(deployment.job, draft.captured)]
         self.in_float = tree_leaves(torch_runner(draft.float_model().graph_module)(*self.inputs))
 
-    def is_right_in_float(self) -> bool:
-        """Tell whether the engine can be had at all."""
-        return not self._is_astray([op.node for op in self.draft.plan.ops if op.int8])
-
     def at_fault(self) -> list[str]:
         """Operations without which the engine follows its simulation, none where there is no such set."""
         found: list[str] = []
         nodes = [op.node for op in self.draft.plan.ops if op.int8]
+        if self._is_astray(nodes):
+            return []
         for _ in range(_MOST):
             rest = [n for n in nodes if n not in found]
             if not rest:
