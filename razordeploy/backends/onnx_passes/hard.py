@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from razordeploy.backends.onnx_passes.values import constant
+
 _SHIFT, _WIDTH = 3.0, 6.0
 """``hard_sigmoid(x) = clip(x + 3, 0, 6) / 6``."""
 _CLOSE = 1e-5
@@ -36,7 +38,7 @@ def hard_sigmoid_of_layers(model: ir.Model) -> None:
         _shift(model.graph, layer, bias)
         for pair in pairs:
             scale, zero = _grid(pair)
-            wide = _scalar(model.graph, f"{pair.name}.wide", np.float32(_WIDTH * scale))
+            wide = constant(model.graph, f"{pair.name}.wide", np.float32(_WIDTH * scale))
             pair.replace_input_with(0, layer.outputs[0])
             pair.replace_input_with(1, wide)
             _clip(model.graph, pair, int(zero), int(zero) + round(1 / float(scale)))
@@ -70,13 +72,13 @@ def _product(graph: ir.Graph, node: ir.Node, source: ir.Node, low: int, high: in
     limits = np.iinfo(zero.dtype)
     gate = integers
     if (low, high) != (limits.min, limits.max):
-        ends = [_scalar(graph, f"{name}.gate.{k}", zero.dtype.type(v)) for k, v in (("low", low), ("high", high))]
+        ends = [constant(graph, f"{name}.gate.{k}", zero.dtype.type(v)) for k, v in (("low", low), ("high", high))]
         clip = ir.node("Clip", [integers, *ends], name=f"{name}.gate")
         graph.insert_before(node, clip)
         gate = _described(clip, integers)
     grid = [
-        _scalar(graph, f"{name}.gate.scale", np.float32(float(scale) / _WIDTH)),
-        _scalar(graph, f"{name}.gate.zero_point", zero.dtype.type(low)),
+        constant(graph, f"{name}.gate.scale", np.float32(float(scale) / _WIDTH)),
+        constant(graph, f"{name}.gate.zero_point", zero.dtype.type(low)),
     ]
     pair = ir.node("DequantizeLinear", [gate, *grid], name=f"{name}.gate.dequantize")
     product = ir.node("Mul", [x, _described(pair, x)], name=name)
@@ -94,7 +96,7 @@ def _clip(graph: ir.Graph, pair: ir.Node, low: int, high: int) -> None:
     if low <= limits.min and high >= limits.max:
         return
     ends = [
-        _scalar(graph, f"{pair.name}.{k}", zero.dtype.type(np.clip(v, limits.min, limits.max)))
+        constant(graph, f"{pair.name}.{k}", zero.dtype.type(np.clip(v, limits.min, limits.max)))
         for k, v in (("low", low), ("high", high))
     ]
     out = pair.outputs[0]
@@ -109,13 +111,8 @@ def _shift(graph: ir.Graph, layer: ir.Node, bias: ir.Value | None) -> None:
     """Add 3 to what ``layer`` writes."""
     tensor = bias.const_value if bias is not None else None
     values = np.zeros(_channels(layer), np.float32) if tensor is None else tensor.numpy()
-    shifted = ir.tensor((values + _SHIFT).astype(np.float32), name=f"{layer.name}.shifted_bias")
-    made = ir.Value(
-        name=shifted.name, shape=ir.Shape(values.shape), type=ir.TensorType(shifted.dtype), const_value=shifted
-    )
-    graph.register_initializer(made)
     layer.resize_inputs(3)
-    layer.replace_input_with(2, made)
+    layer.replace_input_with(2, constant(graph, f"{layer.name}.shifted_bias", (values + _SHIFT).astype(np.float32)))
 
 
 def _channels(layer: ir.Node) -> int:
@@ -144,13 +141,6 @@ def _grid(pair: ir.Node) -> tuple[np.ndarray, np.ndarray]:
     scale, zero = (v.const_value if v is not None else None for v in pair.inputs[1:3])
     assert scale is not None and zero is not None
     return scale.numpy(), zero.numpy()
-
-
-def _scalar(graph: ir.Graph, name: str, value: np.generic) -> ir.Value:
-    tensor = ir.tensor(np.asarray(value), name=name)
-    made = ir.Value(name=name, shape=ir.Shape([]), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(made)
-    return made
 
 
 def _described(node: ir.Node, like: ir.Value) -> ir.Value:

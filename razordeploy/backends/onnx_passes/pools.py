@@ -11,6 +11,8 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from razordeploy.backends.onnx_passes.values import constant
+
 _RANKS = (1, 2)
 """Image axes that there are int8 kernels for."""
 
@@ -64,9 +66,9 @@ def _has_whole_windows(node: ir.Node) -> bool:
 
 def _as_convolution(graph: ir.Graph, node: ir.Node, channels: int) -> None:
     window, name = _sizes(node, "kernel_shape"), node.outputs[0].name
-    weight = _constant(graph, f"{name}.ones", np.ones((channels, 1, *window), np.int8))
-    scale = _constant(graph, f"{name}.ones.scale", np.asarray(1 / math.prod(window), np.float32))
-    zero = _constant(graph, f"{name}.ones.zero_point", np.asarray(0, np.int8))
+    weight = constant(graph, f"{name}.ones", np.ones((channels, 1, *window), np.int8))
+    scale = constant(graph, f"{name}.ones.scale", np.asarray(1 / math.prod(window), np.float32))
+    zero = constant(graph, f"{name}.ones.zero_point", np.asarray(0, np.int8))
     pair = ir.node("DequantizeLinear", [weight, scale, zero], name=f"{name}.ones.dequantize")
     out = pair.outputs[0]
     out.name, out.shape, out.type = pair.name, weight.shape, ir.TensorType(ir.DataType.FLOAT)
@@ -90,7 +92,7 @@ def _pad_before(graph: ir.Graph, node: ir.Node) -> None:
     assert x is not None and pair is not None and x.shape is not None
     rank, name = len(pads) // 2, f"{node.outputs[0].name}.padded"
     amounts = np.array([0, 0, *pads[:rank], 0, 0, *pads[rank:]], np.int64)
-    pad = ir.node("Pad", [pair.inputs[0], _constant(graph, f"{name}.sizes", amounts), pair.inputs[2]], name=name)
+    pad = ir.node("Pad", [pair.inputs[0], constant(graph, f"{name}.sizes", amounts), pair.inputs[2]], name=name)
     again = ir.node("DequantizeLinear", [pad.outputs[0], *pair.inputs[1:]], name=f"{name}.dequantize")
     sizes = [s + pads[i] + pads[i + rank] if isinstance(s, int) else None for i, s in enumerate(x.shape[2:])]
     for made, dtype in ((pad, pair.inputs[0].dtype if pair.inputs[0] is not None else None), (again, x.dtype)):
@@ -100,10 +102,3 @@ def _pad_before(graph: ir.Graph, node: ir.Node) -> None:
     graph.insert_before(node, [pad, again])
     node.attributes["pads"] = ir.AttrInt64s("pads", [0] * len(pads))
     node.replace_input_with(0, again.outputs[0])
-
-
-def _constant(graph: ir.Graph, name: str, value: np.ndarray) -> ir.Value:
-    tensor = ir.tensor(value, name=name)
-    made = ir.Value(name=name, shape=ir.Shape(value.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(made)
-    return made

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from razordeploy.backends.onnx_passes.export import MarkedModel
 from razordeploy.backends.onnx_passes.simplify import MARK
+from razordeploy.backends.onnx_passes.values import constant
 from razordeploy.errors import BackendError
 from razordeploy.quantization.plan import QParams, QuantPlan, QuantPoint
 
@@ -111,18 +112,12 @@ class _Writer:
             result = self.pairs[point] = write(source, point)
         mark.replace_input_with(0, result)
 
-    def _constant(self, name: str, value: np.ndarray) -> ir.Value:
-        tensor = ir.tensor(value, name=name)
-        made = ir.Value(name=name, shape=ir.Shape(value.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-        self.model.graph.register_initializer(made)
-        return made
-
     def _grid(self, group: str) -> tuple[ir.Value, ir.Value]:
         if group not in self.grids:
             p = self.params[group]
             _, dtype = _DTYPES[p.scheme.signed]
-            scale = self._constant(f"{group}.scale", p.scale.numpy().astype(np.float32))
-            zero = self._constant(f"{group}.zero_point", p.zero_point.numpy().astype(dtype))
+            scale = constant(self.model.graph, f"{group}.scale", p.scale.numpy().astype(np.float32))
+            zero = constant(self.model.graph, f"{group}.zero_point", p.zero_point.numpy().astype(dtype))
             self.grids[group] = (scale, zero)
         return self.grids[group]
 
@@ -156,7 +151,7 @@ class _Writer:
         integers = np.rint(tensor.numpy().astype(np.float32) / scale_np) + zero_np
         integers = np.clip(integers, point.scheme.qmin, point.scheme.qmax).astype(dtype)
         scale, zero = self._grid(point.group)
-        quantized = self._constant(f"{point.node}.quantized", integers)
+        quantized = constant(self.model.graph, f"{point.node}.quantized", integers)
         extra = {} if axis is None else {"axis": axis}
         return self._append(
             "DequantizeLinear", f"{point.node}.dequantize", [quantized, scale, zero], ir.DataType.FLOAT, **extra
@@ -175,9 +170,9 @@ class _Writer:
         if np.abs(values).max(initial=0) > limits.max:
             return  # an integer bias would overflow: a float one is right, if slower
         name = f"{node.name}.bias"
-        quantized = self._constant(f"{name}.quantized", np.rint(values).astype(np.int32))
-        scale = self._constant(f"{name}.scale", scale_np)
-        zero = self._constant(f"{name}.zero_point", np.zeros(scale_np.shape, np.int32))
+        quantized = constant(self.model.graph, f"{name}.quantized", np.rint(values).astype(np.int32))
+        scale = constant(self.model.graph, f"{name}.scale", scale_np)
+        zero = constant(self.model.graph, f"{name}.zero_point", np.zeros(scale_np.shape, np.int32))
         extra = {"axis": 0} if scale_np.ndim else {}
         dequantized = self._append(
             "DequantizeLinear", f"{name}.dequantize", [quantized, scale, zero], ir.DataType.FLOAT, **extra

@@ -13,6 +13,8 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from razordeploy.backends.onnx_passes.values import constant
+
 _POINTWISE = {"Relu", "Clip", "Gelu", "Sigmoid", "Tanh", "HardSwish", "QuickGelu"}
 
 
@@ -217,12 +219,7 @@ def _reshape(
     before: ir.Node | None = None,
     after: ir.Node | None = None,
 ) -> ir.Value:
-    tensor = ir.tensor(np.array(sizes, np.int64), name=f"{name}.shape")
-    shape = ir.Value(
-        name=tensor.name, shape=ir.Shape([len(sizes)]), type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
-    graph.register_initializer(shape)
-    node = ir.node("Reshape", [value, shape], name=name)
+    node = ir.node("Reshape", [value, constant(graph, f"{name}.shape", np.array(sizes, np.int64))], name=name)
     if before is not None:
         graph.insert_before(before, node)
     elif after is not None:

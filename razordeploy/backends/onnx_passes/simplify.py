@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from razordeploy.backends.onnx_passes.values import constant
+
 MARK = ("razordeploy", "Mark")
 """Domain and type of the operator that marks an edge; removed before a model is saved."""
 
@@ -106,12 +108,7 @@ def _constant_shapes(model: ir.Model) -> None:
         if same_batch:
             values[0] = 0  # copied from the input
             node.attributes["allowzero"] = ir.AttrInt64("allowzero", 0)
-        tensor = ir.tensor(values, name=f"{node.outputs[0].name}.shape")
-        constant = ir.Value(
-            name=tensor.name, shape=ir.Shape(values.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-        )
-        model.graph.register_initializer(constant)
-        node.replace_input_with(1, constant)
+        node.replace_input_with(1, constant(model.graph, f"{node.outputs[0].name}.shape", values))
 
 
 def _pad_in_convolution(model: ir.Model) -> None:
@@ -180,7 +177,9 @@ def _batch_norm_again(model: ir.Model) -> None:
         x, scale = factor
         channels = len(scale)
         vectors = {"scale": scale, "shift": term[1], "mean": np.zeros(channels), "var": np.ones(channels)}
-        inputs = [_vector(model.graph, f"{add.outputs[0].name}.norm.{k}", v) for k, v in vectors.items()]
+        inputs = [
+            constant(model.graph, f"{add.outputs[0].name}.norm.{k}", v.astype(np.float32)) for k, v in vectors.items()
+        ]
         norm = ir.node("BatchNormalization", [x, *inputs], attributes={"epsilon": 0.0}, name=f"{add.name}.BatchNorm")
         norm.metadata_props.update(add.metadata_props)
         model.graph.insert_before(add, norm)
@@ -207,13 +206,6 @@ def _channel_constant(node: ir.Node, value: ir.Value | None) -> tuple[ir.Value, 
         if aligned == [1, shape[1], *[1] * (len(shape) - 2)]:
             return x, tensor.numpy().reshape(-1)
     return None
-
-
-def _vector(graph: ir.Graph, name: str, value: np.ndarray) -> ir.Value:
-    tensor = ir.tensor(value.astype(np.float32), name=name)
-    made = ir.Value(name=name, shape=ir.Shape(value.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(made)
-    return made
 
 
 def _unused(model: ir.Model) -> None:

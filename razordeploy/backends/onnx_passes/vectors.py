@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from razordeploy.backends.onnx_passes.values import constant
+
 _KEEP_CHANNELS = {
     *("QuantizeLinear", "DequantizeLinear", "Identity", "AveragePool", "GlobalAveragePool", "MaxPool"),
     *("Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "QuickGelu", "Relu", "Sigmoid", "Tanh"),
@@ -225,7 +227,7 @@ def _widen_image(graph: ir.Graph, group: _Group, channels: int) -> None:
         sizes = np.zeros(2 * rank, np.int64)
         sizes[rank + _CHANNELS] = channels - group.channels
         name = f"{layer.node.name}.image"
-        pad = ir.node("Pad", [integers, _constant(graph, f"{name}.sizes", sizes), pair.inputs[2]], name=name)
+        pad = ir.node("Pad", [integers, constant(graph, f"{name}.sizes", sizes), pair.inputs[2]], name=name)
         graph.insert_before(pair, pad)
         out = pad.outputs[0]
         out.name, out.type, out.shape = name, integers.type, image.shape.copy() if image.shape is not None else None
@@ -249,7 +251,7 @@ def _pad_weight(graph: ir.Graph, layer: _Layer, axis: int, channels: int) -> Non
         sizes = [(0, 0)] * tensor.ndim
         sizes[along] = (0, channels - tensor.shape[along])
         padded = np.pad(tensor, sizes, constant_values=fill)
-        node.replace_input_with(position, _constant(graph, f"{value.name}.{layer.node.name}.{channels}", padded))
+        node.replace_input_with(position, constant(graph, f"{value.name}.{layer.node.name}.{channels}", padded))
     weight, integers = layer.pair.outputs[0], layer.pair.inputs[0]
     weight.shape = integers.shape if integers is not None else None
 
@@ -259,10 +261,3 @@ def _set_size(value: ir.Value, channels: int) -> None:
         sizes = list(value.shape)
         sizes[_CHANNELS] = channels
         value.shape = ir.Shape(sizes)
-
-
-def _constant(graph: ir.Graph, name: str, value: np.ndarray) -> ir.Value:
-    tensor = ir.tensor(value, name=name)
-    made = ir.Value(name=name, shape=ir.Shape(value.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(made)
-    return made

@@ -76,13 +76,15 @@ def _argument(node: fx.Node, position: int, default: object) -> object:
 def _signed_products(found: OpSettings, node: fx.Node) -> OpSettings:
     """Give zero point 0 to what a convolution or linear layer writes and a product reads.
 
-    Another zero point would be taken off before the product, which is then one of floats. Where the product alone reads
-    one such value, or its second operand is a gate, the other operand gives the value its type.
+    Another zero point would be taken off before the product, which is then one of floats. Where the second operand is a
+    gate, or the product alone reads one such value, the other operand gives the value its type; so it does where the
+    value is an activation's.
     """
     grids = {}
     for value in filter(_is_signed, node.all_input_nodes):
         products = [user for user in value.users if kind_of(user) == "mul"]
-        if products and (len(value.users) > 1 or any(_needs_zero_point_0(value, p) for p in products)):
+        shared = kind_of(value) in _KERNELS and len(value.users) > 1
+        if products and (shared or any(_needs_zero_point_0(value, p) for p in products)):
             grids[value.name] = replace(found.activation, signed=True, symmetric=True)
     return replace(found, by_input=grids) if grids else found
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from razordeploy.backends.onnx_passes.factors import negative_factors_apart
 from razordeploy.backends.onnx_passes.rows import linear_on_rows
 from razordeploy.backends.onnx_passes.simplify import two_slices
+from razordeploy.backends.onnx_passes.values import constant
 from razordeploy.backends.openvino.engine import PRODUCT
 
 
@@ -138,7 +139,7 @@ def _shifted_averages_as_convolutions(model: ir.Model) -> None:
         pool.attributes.pop("count_include_pad")
         pool.attributes.pop("ceil_mode", None)
         options = {**pool.attributes, "group": ir.AttrInt64("group", channels)}
-        weight = _constant(model.graph, f"{pool.outputs[0].name}.weight", weights)
+        weight = constant(model.graph, f"{pool.outputs[0].name}.weight", weights)
         conv = ir.Node("", "Conv", [source, weight], list(options.values()), name=pool.name)
         model.graph.insert_before(pool, conv)
         conv.outputs[0].shape, conv.outputs[0].type = pool.outputs[0].shape, pool.outputs[0].type
@@ -173,7 +174,7 @@ def _norms_as_convolutions(model: ir.Model) -> None:
         factor = scale / np.sqrt(var + norm.attributes.get_float("epsilon", 1e-5))
         weight = factor.astype(np.float32).reshape(-1, *[1] * (len(out.shape) - 1))
         constants = [
-            _constant(model.graph, f"{out.name}.norm.{name}", np.ascontiguousarray(value))
+            constant(model.graph, f"{out.name}.norm.{name}", np.ascontiguousarray(value))
             for name, value in (("weight", weight), ("bias", (shift - mean * factor).astype(np.float32)))
         ]
         layer = ir.node("Conv", [norm.inputs[0], *constants], {"group": len(weight)}, name=norm.name)
@@ -215,7 +216,7 @@ def _reduced(node: ir.Node) -> tuple[ir.Value, int, int, int] | None:
 
 
 def _reshaped(model: ir.Model, before: ir.Node, value: ir.Value, name: str, shape: list[int]) -> ir.Value:
-    node = ir.node("Reshape", [value, _constant(model.graph, f"{name}.shape", np.array(shape, np.int64))], name=name)
+    node = ir.node("Reshape", [value, constant(model.graph, f"{name}.shape", np.array(shape, np.int64))], name=name)
     model.graph.insert_before(before, node)
     node.outputs[0].name, node.outputs[0].type = name, value.type
     return node.outputs[0]
@@ -239,7 +240,7 @@ def _rolls_as_gathers(model: ir.Model) -> None:
         order = [index for part in slices for index in _taken(part, axis, size)]
         if sorted(order) != list(range(size)):
             continue
-        indices = _constant(model.graph, f"{out.name}.order", np.array(order, np.int64))
+        indices = constant(model.graph, f"{out.name}.order", np.array(order, np.int64))
         gather = ir.node("Gather", [source, indices], {"axis": axis}, name=concat.name)
         model.graph.insert_before(concat, gather)
         rolled = gather.outputs[0]
@@ -325,14 +326,7 @@ def _readers(source: ir.Value) -> int:
 
 
 def _number(graph: ir.Graph, name: str, value: float) -> ir.Value:
-    return _constant(graph, name, np.float32(value))
-
-
-def _constant(graph: ir.Graph, name: str, value: np.ndarray | np.float32) -> ir.Value:
-    tensor = ir.tensor(value, name=name)
-    made = ir.Value(name=name, shape=ir.Shape(np.shape(value)), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(made)
-    return made
+    return constant(graph, name, np.float32(value))
 
 
 def _name_scaled_products(model: ir.Model) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from razordeploy.backends.onnx_passes.values import constant
+
 
 def rewrite(model: ir.Model) -> None:
     """Change a graph with pairs, in place."""
@@ -23,15 +25,15 @@ def _with_two_axes(graph: ir.Graph, conv: ir.Node) -> None:
     if x is None or weight is None or {x.op_type, weight.op_type} != {"DequantizeLinear"}:
         return
     integers, stored = x.inputs[0], weight.inputs[0]
-    constant = stored.const_value if stored is not None else None
-    if integers is None or integers.shape is None or len(integers.shape) != 3 or constant is None:
+    numbers = stored.const_value if stored is not None else None
+    if integers is None or integers.shape is None or len(integers.shape) != 3 or numbers is None:
         return
     name = str(conv.name)
     image = _reshaped(graph, "Unsqueeze", integers, f"{name}.image", [2], before=conv)
     again = ir.node("DequantizeLinear", [image, *x.inputs[1:]], name=f"{name}.image.dequantize")
     graph.insert_before(conv, again)
     _describe(again.outputs[0], f"{name}.image.dequantize", image.shape, ir.DataType.FLOAT)
-    kernel = _constant(graph, f"{name}.kernel", constant.numpy()[:, :, None])
+    kernel = constant(graph, f"{name}.kernel", numbers.numpy()[:, :, None])
     wide = ir.node("DequantizeLinear", [kernel, *weight.inputs[1:]], name=f"{name}.kernel.dequantize")
     wide.attributes.update(weight.attributes)
     graph.insert_before(conv, wide)
@@ -49,7 +51,7 @@ def _with_two_axes(graph: ir.Graph, conv: ir.Node) -> None:
 
 def _squeeze_after(graph: ir.Graph, conv: ir.Node, out: ir.Value) -> None:
     flat_shape, name = out.shape, str(conv.name)
-    axes = _constant(graph, f"{name}.row.axes", np.array([2], np.int64))
+    axes = constant(graph, f"{name}.row.axes", np.array([2], np.int64))
     node = ir.node("Squeeze", [out, axes], name=f"{name}.row")
     graph.insert_after(conv, node)
     row = node.outputs[0]
@@ -64,18 +66,11 @@ def _squeeze_after(graph: ir.Graph, conv: ir.Node, out: ir.Value) -> None:
 
 
 def _reshaped(graph: ir.Graph, op: str, value: ir.Value, name: str, axes: list[int], *, before: ir.Node) -> ir.Value:
-    node = ir.node(op, [value, _constant(graph, f"{name}.axes", np.array(axes, np.int64))], name=name)
+    node = ir.node(op, [value, constant(graph, f"{name}.axes", np.array(axes, np.int64))], name=name)
     graph.insert_before(before, node)
     sizes = list(value.shape or ())
     _describe(node.outputs[0], name, ir.Shape([*sizes[:2], 1, *sizes[2:]]), value.dtype or ir.DataType.INT8)
     return node.outputs[0]
-
-
-def _constant(graph: ir.Graph, name: str, value: np.ndarray) -> ir.Value:
-    tensor = ir.tensor(np.ascontiguousarray(value), name=name)
-    made = ir.Value(name=name, shape=ir.Shape(value.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(made)
-    return made
 
 
 def _describe(value: ir.Value, name: str, shape: ir.Shape | None, kind: ir.DataType) -> None:
