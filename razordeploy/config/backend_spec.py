@@ -112,6 +112,8 @@ class BackendSpec:
     """Layers with fewer input or output channels stay float, as far as the backend's quantizer says."""
     unify: tuple[str, ...] = ()
     """Kinds whose tensor inputs and output share one grid."""
+    float_first: tuple[str, ...] = ()
+    """Of the kinds that pass a grid on, those that run faster in float on what a float operation wrote."""
     unify_channels: bool = False
     """True: only along channels; where else parts are put together, a grid begins."""
     fused_activations: tuple[str, ...] = ()

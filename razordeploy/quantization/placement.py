@@ -142,7 +142,7 @@ class _Placement:
         return [n for n in able if n in chosen]
 
     def _float_beginnings(self, chosen: set[fx.Node]) -> set[fx.Node]:
-        """Where grids begin: slices and concatenations of what no int8 kernel writes, and what moves the latter.
+        """Where grids begin: slices, concatenations and some pools of what no int8 kernel writes, and moves of these.
 
         OpenVINO takes a pair on such a concatenation apart, and from behind it the parts' zero points reach no kernel.
         """
@@ -151,7 +151,8 @@ class _Placement:
             if self.moves.keeps_grid(node):
                 source = source_of(node)
                 int8 = source in written_by_int8
-                if not int8 and (is_part(node) or (source in found and self.moves.unifies(source))):
+                begins = is_part(node) or self.kinds[node] in self.spec.float_first
+                if not int8 and (begins or (source in found and self.moves.unifies(source))):
                     found.add(node)
             elif self.moves.unifies(node):
                 parts = list(flat_nodes(node.args[0]))

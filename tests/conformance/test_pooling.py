@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch.nn.functional as F
 from torch import nn
 
 from tests.conformance.blocks import IMAGE, conv_bn
@@ -112,3 +113,19 @@ def test_one_dimension(tester):
         .check_int8({"conv1d": 2, "global_avg_pool": 1})
         .run_and_compare()
     )
+
+
+class _PooledFloats(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(8, 4, 3)
+
+    def forward(self, x):
+        return self.layer(F.max_pool2d(x.sin(), 3, 2, 1))
+
+
+def test_maximum_of_floats(tester):
+    """ONNX Runtime pools floats before it quantizes: its pool of integers is slow outside of int8 layers."""
+    tested = tester(_PooledFloats, IMAGE, batches=(1,)).check_int8({"conv2d": 1}).run_and_compare()
+    if tested.backend.name == "onnxruntime":
+        assert [p.node for p in tested.plan.points if p.kind == "activation"][:1] == ["max_pool2d"]

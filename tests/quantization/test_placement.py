@@ -304,6 +304,16 @@ def test_a_part_of_a_float_value_has_a_grid_of_its_own(again):
     assert found["conv2d"] == ("slice_3",)
 
 
+def test_a_pool_of_float_values_comes_first_where_the_backend_says_so():
+    def body(x, a, b, *_):
+        return b(F.max_pool2d(torch.tanh(x), 2)) + b(F.max_pool2d(a(x), 2))
+
+    usual = _activations(_plan(body, {"conv2d": _CONV}, same_grid=("max_pool",)))
+    first = _activations(_plan(body, {"conv2d": _CONV}, same_grid=("max_pool",), float_first=("max_pool",)))
+    assert usual.keys() - first.keys() == {"tanh"} and first.keys() - usual.keys() == {"max_pool2d"}
+    assert first["conv2d_1"] == ("max_pool2d_1",)
+
+
 def test_a_concatenation_of_float_values_is_where_a_grid_begins():
     def body(x, a, b, *_):
         floats = F.conv2d(torch.cat([torch.tanh(x), torch.sin(x)], 1), torch.ones(4, 8, 1, 1))
