@@ -21,6 +21,7 @@ from razordeploy.quantization.draft import Draft
 from razordeploy.quantization.plan import QParams
 from razordeploy.quantization.qparams import fake_quantize
 from razordeploy.quantization.sensitivity import owners_of
+from razordeploy.quantization.simulate import graph_copy
 
 _SHARES = (0.125, 0.375, 0.625, 0.875)
 """Where the integral is taken: the middles of four parts of it."""
@@ -118,13 +119,9 @@ def _by_operation(draft: Draft, totals: list[dict[Reading, float]]) -> dict[str,
 
 def _watched(draft: Draft, now: _Pass) -> fx.GraphModule:
     """The float graph; what is read through a grid passes a ``_Watch``."""
-    captured = draft.float_model()
-    graph = fx.Graph()
-    copied: dict[fx.Node, fx.Node] = {}
-    graph.output(graph.graph_copy(captured.graph, copied))
-    module = _without_gradients(fx.GraphModule(captured.graph_module, graph))
-    by_name = {node.name: twin for node, twin in copied.items()}
-    by_name["output"] = next(n for n in graph.nodes if n.op == "output")
+    module, by_name = graph_copy(draft.float_model())
+    _without_gradients(module)
+    graph = module.graph
     for i, point in enumerate(draft.plan.points):
         value, grid = by_name[point.node], draft.params[point.group]
         if point.kind == "weight":
@@ -145,12 +142,11 @@ def _watched(draft: Draft, now: _Pass) -> fx.GraphModule:
     return fast_copy(module)
 
 
-def _without_gradients(module: fx.GraphModule) -> fx.GraphModule:
+def _without_gradients(module: fx.GraphModule) -> None:
     """Give ``module`` parameters of its own, of the same values: the model's collect no gradients here."""
     for owner in module.modules():
         for name, parameter in list(owner.named_parameters(recurse=False)):
             setattr(owner, name, nn.Parameter(parameter.detach(), requires_grad=False))
-    return module
 
 
 def _weight_error(draft: Draft, name: str, grid: QParams) -> Tensor:

@@ -34,12 +34,8 @@ def simulate(captured: CapturedModel, plan: QuantPlan, params: Mapping[str, QPar
 
     Parameters that are not quantized are shared with ``captured``; quantized weights are rounded once, here.
     """
-    graph = fx.Graph()
-    copied: dict[fx.Node, fx.Node] = {}
-    graph.output(graph.graph_copy(captured.graph, copied))
-    module = fx.GraphModule(captured.graph_module, graph)
-    by_name = {node.name: copied[node] for node in captured.graph.nodes if node in copied}
-    by_name["output"] = next(n for n in graph.nodes if n.op == "output")
+    module, by_name = graph_copy(captured)
+    graph = module.graph
     grids: dict[fx.Node, QParams] = {}
     for i, point in enumerate(plan.points):
         value, qparams = by_name[point.node], params[point.group]
@@ -59,6 +55,17 @@ def simulate(captured: CapturedModel, plan: QuantPlan, params: Mapping[str, QPar
     graph.eliminate_dead_code()
     module.recompile()
     return module
+
+
+def graph_copy(captured: CapturedModel) -> tuple[fx.GraphModule, dict[str, fx.Node]]:
+    """A copy of the captured graph that can be changed, its nodes by their names in the captured one."""
+    graph = fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
+    graph.output(graph.graph_copy(captured.graph, copied))
+    module = fx.GraphModule(captured.graph_module, graph)
+    by_name = {node.name: twin for node, twin in copied.items()}
+    by_name["output"] = next(n for n in module.graph.nodes if n.op == "output")
+    return module, by_name
 
 
 class _FakeQuant(torch.nn.Module):
